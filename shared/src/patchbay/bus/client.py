@@ -1,0 +1,444 @@
+"""The bus client that every unit has one of.
+
+It connects for ever (capped exponential backoff with jitter), and after **every** CONNACK, whatever
+that says about the session, it
+
+1. subscribes again (a durable shared subscription does not survive a broker's restart),
+2. sends itself a nonce, if its session is durable: what arrives before it was queued meanwhile,
+3. publishes again what its owner keeps retained, and runs its owner's hooks,
+4. says ``online`` on its status topic, once its owner is ready.
+
+Each subscription has one owner: the first filter that matches takes the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import structlog
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from patchbay.bus.connection import Connection, OnAck, Will
+from patchbay.bus.message import Message
+from patchbay.bus.subscription import Subscription
+from patchbay.errors import TooLarge, Unavailable
+from patchbay.messages import DeadLetter, encode, new_id, now, rfc3339
+from patchbay.settings import BrokerSettings
+from patchbay.topics import Topics, matches
+
+ONLINE = b"online"
+OFFLINE = b"offline"
+
+DEAD_LETTER_BYTES = 1024
+"""How much of an original stands in its dead letter, as hex."""
+
+TAKEOVER_S = 1.0
+TAKEOVERS_LIMIT = 8
+"""So many connections in a row that the broker ended so soon mean that another unit has our instance
+id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason for it."""
+
+ROUTES_LIMIT = 65_536
+"""Topics whose handler is remembered; a flood of new topics starts the memory anew."""
+
+Hook = Callable[[], Awaitable[None]]
+Handler = Callable[[Message], Awaitable[None]]
+
+
+class Bus:
+    """One MQTT client. Register subscriptions and hooks, then `start` (or ``async with``).
+
+    ``durable`` keeps the session at the broker for a day, so nothing that arrives while we are away
+    is lost. ``announce`` publishes our status, with a Last Will that says ``offline``.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        client_id: str,
+        topics: Topics,
+        durable: bool = False,
+        announce: bool = True,
+        port: int | None = None,
+    ) -> None:
+        self.settings = settings
+        self.client_id = client_id
+        self.topics = topics
+        self.durable = durable
+        self.announces = announce
+        self.port = settings.port if port is None else port
+        self.log = structlog.get_logger("bus").bind(client=client_id)
+        self.reconnects = 0
+        self.dead_letters = 0
+        self.failed: asyncio.Future[str] | None = None
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._subscriptions: list[Subscription] = []
+        self._routes: dict[str, Subscription | None] = {}
+        self._hooks: list[Hook] = []
+        self._kept: dict[str, bytes] = {}
+        self._letters: deque[tuple[str, bytes]] = deque(maxlen=settings.dead_letter_queue)
+        self._replies: dict[bytes, asyncio.Future[bytes]] = {}
+        self._ready = False
+        self._leaving = False
+        self._connected = asyncio.Event()
+        self._online = asyncio.Event()
+        self._late = False
+        self._nonce = b""
+        if announce:
+            self.listen(topics.unit_status(client_id), self._own_status)
+        if durable:
+            self.listen(topics.fence(client_id), self._fence)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Start connecting, in the background and for ever."""
+        self.failed = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._connect_for_ever(), name=f"bus {self.client_id}")
+
+    async def stop(self) -> None:
+        """Say offline, disconnect, and end what was waiting."""
+        self._leaving = True
+        if self._task is None:
+            return
+        if self._connection is not None and self._connection.alive:
+            if self.announces:
+                with contextlib.suppress(Unavailable, TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self.publish(
+                            self.topics.unit_status(self.client_id), OFFLINE, retain=True
+                        )
+            self._connection.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        for subscription in self._subscriptions:
+            await subscription.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Connected, and subscribed to all that was asked for."""
+        return self._connected.is_set()
+
+    @property
+    def online(self) -> bool:
+        """Connected, all hooks have run, and ``online`` is published."""
+        return self._online.is_set()
+
+    async def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Wait until connected. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._connected.wait()
+
+    async def wait_online(self, timeout_s: float | None = None) -> None:
+        """Wait until online. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._online.wait()
+
+    def on_connect(self, hook: Hook) -> None:
+        """Run ``hook`` after each CONNACK, when subscribed and before ``online`` is said."""
+        self._hooks.append(hook)
+
+    async def set_ready(self) -> None:
+        """The owner is ready: ``online`` is said now, and after the hooks of each CONNACK."""
+        self._ready = True
+        if self.connected:
+            await self.say_online()
+
+    async def say_online(self) -> None:
+        """Publish our status: online. Also said again when somebody needs to see it live."""
+        if self.announces and self._ready and not self._leaving:
+            await self.publish(self.topics.unit_status(self.client_id), ONLINE, retain=True)
+        if self._ready:
+            self._online.set()
+
+    # Receiving
+
+    def listen(self, pattern: str, callback: Callable[[Message], None]) -> None:
+        """Hand messages to ``callback`` as they come; it calls ``message.ack()`` itself."""
+        self._add(Subscription.direct(pattern, callback))
+
+    def subscribe(self, pattern: str, handler: Handler) -> None:
+        """Hand messages to ``handler`` in order, one at a time, and acknowledge after it returns.
+
+        While it raises Unavailable the message waits and is tried again; any other exception makes
+        the message a dead letter, and the next one is handled.
+        """
+        self._add(
+            Subscription.queued(pattern, handler, self._poison, self._comes_again, self.settings)
+        )
+
+    def _comes_again(self, message: Message) -> bool:
+        """Its connection has ended and the broker keeps our session: it will send it again."""
+        return self.durable and message.connection is not self._connection
+
+    def _add(self, subscription: Subscription) -> None:
+        self._subscriptions.append(subscription)
+        self._routes.clear()
+        if self.connected and self._connection is not None:
+            subscription.adding = asyncio.create_task(
+                self._connection.subscribe([subscription.pattern])
+            )
+
+    def _received(self, message: Message) -> None:
+        message.late = self._late
+        topic = message.topic
+        try:
+            subscription = self._routes[topic]
+        except KeyError:
+            subscription = next((s for s in self._subscriptions if matches(s.pattern, topic)), None)
+            if len(self._routes) >= ROUTES_LIMIT:
+                self._routes.clear()
+            self._routes[topic] = subscription
+        if subscription is None:
+            message.ack()
+        else:
+            subscription.deliver(message)
+
+    def _poison(self, message: Message, error: Exception) -> None:
+        """A handler cannot handle this message: set it aside with the reason."""
+        self.log.error("message set aside", topic=message.topic, error=repr(error), exc_info=error)
+        self.dead_letter(
+            self._service_of(message.topic),
+            f"{type(error).__name__}: {error}",
+            message.payload,
+            topic=message.topic,
+        )
+
+    def _service_of(self, topic: str) -> str:
+        address = self.topics.address(topic)
+        return address.service if address else self.client_id.partition("-")[0]
+
+    # Sending
+
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Send without waiting; ``on_ack`` hears of the PUBACK. Raises Unavailable, TooLarge."""
+        if self._connection is None:
+            raise Unavailable("not connected to the broker")
+        self._connection.publish(topic, payload, qos=qos, retain=retain, on_ack=on_ack)
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        content_type: str = "",
+        response_topic: str = "",
+        correlation: bytes = b"",
+    ) -> int:
+        """Send, and wait for the PUBACK. Returns its reason code: 0, or 16 for no subscriber.
+
+        Raises Unavailable when we are not connected or the connection ends before the PUBACK,
+        TooLarge for a packet that the broker would refuse.
+        """
+        if self._connection is None:
+            raise Unavailable("not connected to the broker")
+        properties = None
+        if expiry_s is not None or content_type or response_topic or correlation:
+            properties = Properties(PacketTypes.PUBLISH)
+            if expiry_s is not None:
+                properties.MessageExpiryInterval = expiry_s
+            if content_type:
+                properties.ContentType = content_type
+            if response_topic:
+                properties.ResponseTopic = response_topic
+            if correlation:
+                properties.CorrelationData = correlation
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        def settle(code: int | None) -> None:
+            if not future.done():
+                future.set_result(code)
+
+        self._connection.publish(
+            topic, payload, qos=qos, retain=retain, properties=properties, on_ack=settle
+        )
+        code = await future
+        if code is None:
+            raise Unavailable("the connection ended before the acknowledgement")
+        return code
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message now and after each CONNACK. ``b""`` clears and forgets it."""
+        if payload:
+            self._kept[topic] = payload
+        else:
+            self._kept.pop(topic, None)
+        if self.connected:
+            with contextlib.suppress(Unavailable):
+                self.post(topic, payload, retain=True)
+
+    async def request(
+        self, topic: str, payload: bytes, *, timeout_s: float = 5.0, expiry_s: int | None = None
+    ) -> bytes:
+        """Send a request and return the answer's payload. Raises TimeoutError, Unavailable."""
+        reply = self.topics.reply(self.client_id)
+        if all(s.pattern != reply for s in self._subscriptions):
+            self.listen(reply, self._replied)
+        adding = next(s for s in self._subscriptions if s.pattern == reply).adding
+        async with asyncio.timeout(timeout_s):
+            await self._connected.wait()
+            if adding is not None:
+                await adding
+            correlation = new_id().encode()
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._replies[correlation] = future
+            try:
+                await self.publish(
+                    topic,
+                    payload,
+                    expiry_s=expiry_s,
+                    response_topic=reply,
+                    correlation=correlation,
+                )
+                return await future
+            finally:
+                del self._replies[correlation]
+
+    def _replied(self, message: Message) -> None:
+        message.ack()
+        future = self._replies.get(message.correlation)
+        if future is not None and not future.done():
+            future.set_result(message.payload)
+
+    def dead_letter(
+        self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
+    ) -> None:
+        """Say what could not be handled, and why. Never raises.
+
+        While the broker is away the newest `BrokerSettings.dead_letter_queue` letters wait.
+        """
+        self.dead_letters += 1
+        shown = original[:DEAD_LETTER_BYTES]
+        letter = DeadLetter(
+            id=new_id(),
+            reason=reason,
+            time=rfc3339(now()),
+            source=self.client_id,
+            topic=topic,
+            peer=peer,
+            size=len(original),
+            hex=shown.hex(),
+            text=shown.decode("ascii", "replace") if shown.isascii() else "",
+        )
+        self._letters.append((self.topics.dead(service), encode(letter)))
+        if self.connected:
+            self._send_letters()
+
+    def _send_letters(self) -> None:
+        while self._letters:
+            topic, payload = self._letters.popleft()
+
+            def retry(code: int | None, letter: tuple[str, bytes] = (topic, payload)) -> None:
+                if code is None:
+                    self._letters.appendleft(letter)
+
+            try:
+                self.post(topic, payload, on_ack=retry)
+            except (Unavailable, TooLarge):
+                self._letters.appendleft((topic, payload))
+                return
+
+    # The connection's life
+
+    async def _connect_for_ever(self) -> None:
+        failures = takeovers = 0
+        said = ""
+        while True:
+            connection = Connection(self.settings, self.client_id, self._received)
+            try:
+                await self._open(connection)
+                failures, said = 0, ""
+                why = await connection.ended
+            except Unavailable as error:
+                why = str(error)
+            except Exception as error:  # the outermost loop of this task
+                why = f"a hook failed: {error!r}"
+                self.log.error("hook failed", exc_info=error)
+            finally:
+                self._connected.clear()
+                self._online.clear()
+                connection.abort("given up")
+            if connection.established:
+                self.reconnects += 1
+            lived_s = asyncio.get_running_loop().time() - connection.established_at
+            takeovers = takeovers + 1 if connection.established and lived_s < TAKEOVER_S else 0
+            if takeovers >= TAKEOVERS_LIMIT and self.failed is not None:
+                self.failed.set_result(f"another client uses our instance id {self.client_id}")
+                return
+            pause = min(
+                self.settings.backoff_max_s,
+                self.settings.backoff_initial_s * 2 ** min(failures, 16),
+            )
+            pause *= random.uniform(0.5, 1.0)
+            failures += 1
+            if why != said:
+                self.log.warning("not connected", why=why, next_try_s=round(pause, 2))
+                said = why
+            await asyncio.sleep(pause)
+
+    async def _open(self, connection: Connection) -> None:
+        """Connect and do all that follows a CONNACK."""
+        self._late = self.durable
+        will = Will(self.topics.unit_status(self.client_id), OFFLINE) if self.announces else None
+        self._connection = connection
+        await connection.open(port=self.port, durable=self.durable, will=will)
+        if self._subscriptions:
+            await connection.subscribe([s.pattern for s in self._subscriptions])
+        if self.durable:
+            self._nonce = new_id().encode()
+            connection.publish(self.topics.fence(self.client_id), self._nonce)
+        self._connected.set()
+        self._send_letters()
+        for topic, payload in self._kept.items():
+            connection.publish(topic, payload, retain=True)
+        for hook in self._hooks:
+            await hook()
+        await self.say_online()
+        self.log.info("connected", host=self.settings.host, port=self.port)
+
+    def _fence(self, message: Message) -> None:
+        """Our own nonce came back: what arrives from now on was not queued while we were away."""
+        message.ack()
+        if message.payload == self._nonce:
+            self._late = False
+
+    def _own_status(self, message: Message) -> None:
+        """A late Last Will of an old connection must not overwrite our ``online``."""
+        message.ack()
+        if message.payload != ONLINE and self.online and not self._leaving:
+            self.log.info("status corrected", said=message.payload.decode("utf-8", "replace"))
+            with contextlib.suppress(Unavailable):
+                self.post(message.topic, ONLINE, retain=True)

@@ -1,0 +1,136 @@
+"""Serves the commands of a service: ``patchbay/<service>/<device>/cmd/<name>``.
+
+A command is a small JSON object. With an MQTT 5 response topic it is answered there,
+``{"ok": true, ...}`` or ``{"ok": false, "error": {"code", "message"}}``; without one, a refusal
+goes to ``patchbay/<service>/<device>/event/rejected``. A retained command is ignored: it would act
+again at each start. A command that moves something is refused when it was queued while we were
+away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from patchbay.bus.client import Bus
+from patchbay.bus.message import Message
+from patchbay.errors import Rejected, Unavailable
+from patchbay.messages import answer, event_type, new_event, new_id, refusal
+
+MOVING_EXPIRY_S = 30.0
+"""A command that moves something and could not act for so long is refused: nobody stands there any
+more and expects it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a handler learns about the request itself.
+
+    ``device`` is the id in the topic. When ``again`` is true this may be a repeat: a handler that
+    remembers what it did for ``id`` answers the same and does nothing twice.
+    """
+
+    device: str
+    name: str
+    id: str
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: the type of its body, who handles it, and whether it moves something."""
+
+    type: type[Any]
+    handle: Callable[[Request, Any], Awaitable[dict[str, Any]]]
+    moves: bool = False
+
+
+class Commands:
+    """Subscribes to a service's commands and answers each one, in order."""
+
+    def __init__(self, bus: Bus, service: str, table: Mapping[str, Command]) -> None:
+        self._bus = bus
+        self._service = service
+        self._table = table
+        bus.subscribe(bus.topics.command(service, "+", "+"), self._handle)
+
+    async def _handle(self, message: Message) -> None:
+        address = self._bus.topics.address(message.topic)
+        if address is None or message.retain:
+            return
+        try:
+            fields = await self._execute(message, address.device, address.name)
+        except Rejected as error:
+            self._bus.log.info("refused", topic=message.topic, code=error.code)
+            await self._refuse(message, address.device, address.name, error)
+        else:
+            if message.response_topic:
+                await self._reply(message, answer(fields))
+
+    async def _execute(self, message: Message, device: str, name: str) -> dict[str, Any]:
+        command = self._table.get(name)
+        if command is None:
+            raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
+        waited = asyncio.get_running_loop().time() - message.received_at
+        if command.moves and (message.late or waited > MOVING_EXPIRY_S):
+            raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
+        identity, again, body = _unwrap(message)
+        try:
+            value = msgspec.convert(body, command.type)
+        except msgspec.ValidationError as error:
+            raise Rejected("bad_request", f"{name}: {error}") from error
+        return await command.handle(Request(device, name, identity, again), value)
+
+    async def _refuse(self, message: Message, device: str, name: str, error: Rejected) -> None:
+        if message.response_topic:
+            await self._reply(message, refusal(error))
+            return
+        self._bus.post(
+            self._bus.topics.event(self._service, device, "rejected"),
+            new_event(
+                id=new_id(),
+                source=self._bus.client_id,
+                type=event_type(self._service, "rejected"),
+                subject=device,
+                data={"command": name, "code": error.code, "message": error.message},
+            ),
+        )
+
+    async def _reply(self, message: Message, payload: bytes) -> None:
+        """Answer a request. Who asked may be gone, or have named a topic that is none."""
+        try:
+            await self._bus.publish(
+                message.response_topic, payload, correlation=message.correlation
+            )
+        except (Unavailable, ValueError) as error:
+            self._bus.log.info("answer not sent", topic=message.response_topic, why=str(error))
+
+
+def _unwrap(message: Message) -> tuple[str, bool, Any]:
+    """The id of a command, whether it may be a repeat, and its body.
+
+    A CloudEvent brings its own id. A bare object, as a person publishes it, gets one on arrival.
+    """
+    try:
+        body = msgspec.json.decode(message.payload or b"{}")
+    except msgspec.DecodeError as error:
+        raise Rejected("bad_request", f"not JSON: {error}") from error
+    if isinstance(body, dict) and "specversion" in body and body.get("id"):
+        return str(body["id"]), True, body.get("data") or {}
+    return _arrival_id(message), message.dup, body
+
+
+def _arrival_id(message: Message) -> str:
+    """An id that is the same when the broker delivers this message again.
+
+    A redelivery has the packet identifier of the first delivery, and the DUP flag that tells it
+    from a new message with the same content (MQTT 5, 3.3.1.1).
+    """
+    parts = (message.topic, str(message.mid), message.response_topic)
+    digest = hashlib.sha256("\n".join(parts).encode() + message.correlation + message.payload)
+    return digest.hexdigest()[:32]

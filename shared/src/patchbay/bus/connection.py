@@ -1,0 +1,322 @@
+"""One connection to the broker, from CONNECT to its end.
+
+paho-mqtt packs and parses MQTT 5; its bytes travel over an asyncio transport, so nothing blocks the
+loop and no thread is involved (measured: p99 20 ms against 78 ms with paho's own thread under
+load). A connection is never used again: each new one gets a fresh paho client, because a used one
+sends again what it could not deliver, and that is the outbox's business, not the library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from patchbay.bus.message import Message
+from patchbay.errors import TooLarge, Unavailable
+from patchbay.settings import BrokerSettings
+
+OnAck = Callable[[int | None], None]
+"""Called with the PUBACK's reason code, or None when the connection ended before it came."""
+
+PACKET_OVERHEAD = 64
+"""Bytes that an MQTT 5 PUBLISH adds to topic and payload at most, without properties."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says for us when the connection breaks."""
+
+    topic: str
+    payload: bytes
+
+
+class _Pipe:
+    """The socket that paho believes to have: an asyncio transport behind recv and send."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.WriteTransport | None = None
+        self.received = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        if not self.received:
+            raise BlockingIOError
+        data = bytes(self.received[:size])
+        del self.received[:size]
+        return data
+
+    def send(self, data: bytes) -> int:
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        self.transport.write(data)
+        return len(data)
+
+    def pending(self) -> int:
+        return len(self.received)
+
+    def fileno(self) -> int:
+        return -1
+
+    def setblocking(self, flag: bool) -> None:
+        """The transport never blocks."""
+
+    def close(self) -> None:
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.close()
+
+
+class _Paho(Client):
+    """paho's client over a transport that is connected already."""
+
+    def __init__(self, client_id: str, pipe: _Pipe) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
+        self._pipe = pipe
+
+    def _create_socket(self) -> Any:
+        return self._pipe
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `open` it, use it, await `ended`; then make another."""
+
+    def __init__(
+        self, settings: BrokerSettings, client_id: str, on_message: Callable[[Message], None]
+    ) -> None:
+        self._settings = settings
+        self._on_message = on_message
+        self._pipe = _Pipe()
+        self._client = _Paho(client_id, self._pipe)
+        self._waiting: dict[int, OnAck] = {}
+        self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._ticker: asyncio.TimerHandle | None = None
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.established = False
+        self.established_at = 0.0
+        self.max_packet_size = settings.max_packet_size
+
+    @property
+    def alive(self) -> bool:
+        """CONNACK has come, and the end has not."""
+        return self.established and not self.ended.done()
+
+    async def open(self, *, port: int, durable: bool, will: Will | None) -> None:
+        """Connect, and return after a good CONNACK. Raises Unavailable."""
+        settings = self._settings
+        client = self._client
+        client.max_inflight_messages_set(settings.max_inflight)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect = self._connack
+        client.on_disconnect = self._disconnected
+        client.on_message = self._delivered
+        client.on_publish = self._puback
+        client.on_subscribe = self._suback
+        properties = Properties(PacketTypes.CONNECT)
+        properties.ReceiveMaximum = settings.receive_maximum
+        properties.MaximumPacketSize = settings.max_packet_size
+        if durable:
+            properties.SessionExpiryInterval = settings.session_expiry_s
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await self._loop.create_connection(lambda: self, settings.host, port)
+                client.connect(
+                    settings.host,
+                    port,
+                    keepalive=settings.keepalive_s,
+                    clean_start=not durable,
+                    properties=properties,
+                )
+                await self._connected
+        except (OSError, TimeoutError) as error:
+            self.abort("never connected")
+            raise Unavailable(f"no broker at {settings.host}:{port}: {error}") from error
+        except BaseException:
+            self.abort("never connected")
+            raise
+        self._tick()
+
+    # What callers do with it
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Properties | None = None,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Send a message. ``on_ack`` hears of its PUBACK (QoS 1) once.
+
+        Raises TooLarge, since paho would send such a packet again for ever, and Unavailable.
+        """
+        if len(payload) + len(topic) + PACKET_OVERHEAD > self.max_packet_size:
+            raise TooLarge(
+                f"{len(payload)} bytes for {topic}; the broker takes {self.max_packet_size}"
+            )
+        if not self.alive:
+            raise Unavailable("not connected to the broker")
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise Unavailable("65,535 messages wait for their acknowledgement")
+        if on_ack is not None:
+            if qos:
+                self._waiting[info.mid] = on_ack
+            else:
+                on_ack(0)
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Subscribe at QoS 1 and wait for the SUBACK. Raises Unavailable, also for a refusal."""
+        options = SubscribeOptions(qos=1)
+        result, mid = self._client.subscribe([(one, options) for one in filters])
+        if mid is None or result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise Unavailable("not connected to the broker")
+        future: asyncio.Future[list[int]] = self._loop.create_future()
+        self._subscribing[mid] = future
+        codes = await future
+        refused = [name for name, code in zip(filters, codes, strict=True) if code >= 0x80]
+        if refused:
+            raise Unavailable(f"the broker refuses the subscription to {', '.join(refused)}")
+
+    def close(self) -> None:
+        """Say goodbye (DISCONNECT) and close."""
+        self._client.disconnect()
+        self._end("closed by us")
+
+    def abort(self, why: str) -> None:
+        """Close without a word; the broker publishes our Last Will."""
+        if isinstance(self._pipe.transport, asyncio.Transport):
+            self._pipe.transport.abort()
+        self._end(why)
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection's promise
+        self._pipe.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._pipe.received += data
+        while self._pipe.received and not self.ended.done():
+            before = len(self._pipe.received)
+            result = self._client.loop_read()
+            if result or len(self._pipe.received) == before:
+                break
+        self._client.loop_write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc else "the broker closed the connection")
+
+    # What paho says
+
+    def _connack(
+        self,
+        _client: Client,
+        _data: Any,
+        _flags: ConnectFlags,
+        code: ReasonCode,
+        props: Properties | None,
+    ) -> None:
+        if self._connected.done():
+            return
+        if code.is_failure:
+            self._connected.set_exception(Unavailable(f"the broker refuses us: {code}"))
+            return
+        self.established = True
+        self.established_at = self._loop.time()
+        largest = getattr(props, "MaximumPacketSize", None)
+        if largest:
+            self.max_packet_size = min(self.max_packet_size, largest)
+        self._connected.set_result(None)
+
+    def _disconnected(
+        self,
+        _client: Client,
+        _data: Any,
+        _flags: DisconnectFlags,
+        code: ReasonCode,
+        _props: Properties | None,
+    ) -> None:
+        self._end(f"disconnected: {code}")
+
+    def _delivered(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        properties = message.properties
+        mid = message.mid
+        self._on_message(
+            Message(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                retain=message.retain,
+                dup=message.dup,
+                mid=mid,
+                received_at=self._loop.time(),
+                connection=self,
+                response_topic=getattr(properties, "ResponseTopic", ""),
+                correlation=getattr(properties, "CorrelationData", b""),
+                content_type=getattr(properties, "ContentType", ""),
+                acknowledge=(lambda: self._acknowledge(mid)) if message.qos else None,
+            )
+        )
+
+    def _acknowledge(self, mid: int) -> None:
+        if self.alive:
+            self._client.ack(mid, 1)
+
+    def _puback(
+        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Properties | None
+    ) -> None:
+        on_ack = self._waiting.pop(mid, None)
+        if on_ack is not None:
+            on_ack(code.value)
+
+    def _suback(
+        self,
+        _client: Client,
+        _data: Any,
+        mid: int,
+        codes: list[ReasonCode],
+        _props: Properties | None,
+    ) -> None:
+        future = self._subscribing.pop(mid, None)
+        if future is not None and not future.done():
+            future.set_result([code.value for code in codes])
+
+    def _tick(self) -> None:
+        """Once a second: keepalive."""
+        if self.ended.done():
+            return
+        self._client.loop_misc()
+        self._client.loop_write()
+        self._ticker = self._loop.call_later(1.0, self._tick)
+
+    def _end(self, why: str) -> None:
+        if self.ended.done():
+            return
+        self.ended.set_result(why)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._pipe.close()
+        if not self._connected.done():
+            self._connected.set_exception(Unavailable(why))
+            self._connected.exception()
+        waiting, self._waiting = self._waiting, {}
+        for on_ack in waiting.values():
+            on_ack(None)
+        for future in self._subscribing.values():
+            if not future.done():
+                future.set_exception(Unavailable(why))
+        self._subscribing.clear()

@@ -1,0 +1,77 @@
+"""One topic filter and what becomes of its messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from patchbay.bus.message import Message
+from patchbay.errors import Unavailable
+from patchbay.settings import BrokerSettings
+
+
+class Subscription:
+    """A filter with its handler: `direct` is called at once, `queued` in order by a task."""
+
+    def __init__(self, pattern: str, deliver: Callable[[Message], None]) -> None:
+        self.pattern = pattern
+        self.deliver = deliver
+        self.adding: asyncio.Task[None] | None = None
+        """The SUBSCRIBE under way, when this was added while connected."""
+        self._worker: asyncio.Task[None] | None = None
+
+    @classmethod
+    def direct(cls, pattern: str, callback: Callable[[Message], None]) -> Self:
+        """The callback gets each message as it comes, and acknowledges it when it will."""
+        return cls(pattern, callback)
+
+    @classmethod
+    def queued(
+        cls,
+        pattern: str,
+        handler: Callable[[Message], Awaitable[None]],
+        poison: Callable[[Message, Exception], None],
+        comes_again: Callable[[Message], bool],
+        settings: BrokerSettings,
+    ) -> Self:
+        """The handler gets one message at a time; each is acknowledged after it returns.
+
+        What waits is bounded by the Receive Maximum that we gave the broker.
+        """
+        queue: asyncio.Queue[Message] = asyncio.Queue()
+        subscription = cls(pattern, queue.put_nowait)
+
+        async def work() -> None:
+            while True:
+                message = await queue.get()
+                pause = settings.backoff_initial_s
+                while not comes_again(message):
+                    try:
+                        await handler(message)
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(pause)
+                        pause = min(pause * 2, settings.backoff_max_s)
+                    except Exception as error:  # the outermost loop of this task
+                        poison(message, error)
+                        break
+                message.ack()
+
+        def deliver(message: Message) -> None:
+            if subscription._worker is None:
+                subscription._worker = asyncio.create_task(work(), name=f"handler of {pattern}")
+            queue.put_nowait(message)
+
+        subscription.deliver = deliver
+        return subscription
+
+    async def stop(self) -> None:
+        """End the worker. A message that it has in hand stays unacknowledged and comes again."""
+        for task in (self._worker, self.adding):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Unavailable):
+                    await task
+        self._worker = None

@@ -1,0 +1,197 @@
+"""Documents that one domain service owns and changes by compare-and-set.
+
+    {_id: "1953", v: 7, applied: {"locker-edge-pi1": {epoch: "...", seq: 4711}},
+     outgoing: "[...]", done: {"<command id>": "<answer>"}, ...fields}
+
+``v`` rises with each change, and a change names the ``v`` that it was made from. ``applied`` says
+up to which event of each source the fields tell, so that an event that comes again changes nothing:
+it stands in the document itself, since a standalone MongoDB has no transactions. ``outgoing`` are
+the events that follow from the change and that the broker has not confirmed: a CloudEvents batch
+as text (measured: a list of documents costs the embedded store several times as much). ``done``
+are the last commands and their answers, so that a command delivered twice acts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from patchbay.errors import Unavailable
+from patchbay.messages import Event, batch, decode_events, encode
+from patchbay.store import Document, Store
+from patchbay.topics import device_id
+
+T = TypeVar("T", bound=Struct)
+
+_BSON_TYPES = (datetime,)
+"""What BSON has and JSON has not, of what our states hold."""
+
+DONE_COMMANDS = 16
+"""Commands that each document remembers: more than the broker sends again of one device."""
+
+
+class Outgoing(NamedTuple):
+    """An encoded event that is to be published on ``<device>/event/<name>``."""
+
+    device: str
+    name: str
+    event: bytes
+
+
+class Aggregate(Generic[T]):
+    """One document: its fields as ``state``, and what is still to be published."""
+
+    __slots__ = ("applied", "changed", "done", "id", "outgoing", "pruned", "state", "version")
+
+    def __init__(self, id: str, state: T, version: int = 0) -> None:
+        self.id = id
+        self.state = state
+        self.version = version
+        self.applied: dict[str, tuple[str, int]] = {}
+        self.outgoing: dict[str, Outgoing] = {}
+        self.done: dict[str, str] = {}
+        self.changed = False
+        self.pruned = False
+
+    def knows(self, event: Event) -> bool:
+        """Has this event been applied already? One without a sequence never has."""
+        epoch, seq = self.applied.get(event.source, ("", 0))
+        return bool(event.sequence) and epoch == event.epoch and event.sequence <= seq
+
+    def apply(self, event: Event) -> None:
+        """Remember that this event has been applied."""
+        if event.sequence:
+            self.applied[event.source] = (event.epoch, event.sequence)
+        self.changed = True
+
+    def publish(self, id: str, outgoing: Outgoing) -> None:
+        """An event, by its id, to publish once this document is saved (see `Publisher`)."""
+        self.outgoing[id] = outgoing
+        self.changed = True
+
+    def published(self, id: str) -> None:
+        """The broker has it."""
+        if self.outgoing.pop(id, None) is not None:
+            self.pruned = True
+
+    def finish(self, command: str, answer: str) -> None:
+        """Remember the answer that a command got."""
+        self.done[command] = answer
+        while len(self.done) > DONE_COMMANDS:
+            del self.done[next(iter(self.done))]
+        self.changed = True
+
+
+class Aggregates(Generic[T]):
+    """The documents of one collection, all in memory.
+
+    ``lock`` is held around each change, from the decision to the save. A change that could not be
+    saved is forgotten: `load` reads the document again before the next decision.
+    """
+
+    def __init__(self, store: Store, collection: str, kind: type[T]) -> None:
+        self._store = store
+        self._collection = collection
+        self._kind = kind
+        self._known: dict[str, Aggregate[T]] = {}
+        self._stale: set[str] = set()
+        self._loaded = False
+        self.lock = asyncio.Lock()
+
+    def __iter__(self) -> Iterator[Aggregate[T]]:
+        return iter(self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, id: str) -> Aggregate[T] | None:
+        """The document with this id, or None if there is none yet."""
+        return self._known.get(id)
+
+    def add(self, aggregate: Aggregate[T]) -> None:
+        """A document that is new; it is in the store after `save`."""
+        self._known[aggregate.id] = aggregate
+
+    async def load(self) -> None:
+        """Read all at first, and later what a failed save has left in doubt. Raises Unavailable."""
+        if not self._loaded:
+            found = await self._store.find(self._collection, {})
+            self._known = {one["_id"]: self._decode(one) for one in found}
+            self._stale.clear()
+            self._loaded = True
+        elif self._stale:
+            stale = sorted(self._stale)
+            found = await self._store.find(self._collection, {"_id": {"$in": stale}})
+            for id in stale:
+                self._known.pop(id, None)
+            self._known.update({one["_id"]: self._decode(one) for one in found})
+            self._stale.clear()
+
+    async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
+        """Write what has changed. Raises Unavailable; what was to be written is then in doubt."""
+        changed = {one.id: one for one in aggregates if one.changed or one.pruned}
+        if not changed:
+            return
+        self._stale.update(changed)
+        for one in changed.values():
+            one.changed = one.pruned = False
+        fresh = [self._encode(one) for one in changed.values() if not one.version]
+        updates = [
+            ({"_id": one.id, "v": one.version}, {"$set": self._encode(one)})
+            for one in changed.values()
+            if one.version
+        ]
+        matched = await self._store.insert_new(self._collection, fresh)
+        matched += await self._store.update(self._collection, updates)
+        if matched != len(changed):
+            await self._verify(changed)
+        for one in changed.values():
+            one.version += 1
+        self._stale.difference_update(changed)
+
+    async def _verify(self, changed: dict[str, Aggregate[T]]) -> None:
+        """Fewer matched than were written: a driver's second try finds its first one done."""
+        found = {
+            one["_id"]: one
+            for one in await self._store.find(self._collection, {"_id": {"$in": sorted(changed)}})
+        }
+        for id, one in changed.items():
+            ours = self._encode(one)
+            theirs = found.get(id, {})
+            if any(theirs.get(key) != ours[key] for key in ("v", "applied", "outgoing", "done")):
+                raise Unavailable(f"{self._collection} {id}: somebody else has changed it")
+
+    def _encode(self, one: Aggregate[T]) -> Document:
+        fields: Document = msgspec.to_builtins(one.state, builtin_types=_BSON_TYPES)
+        return {
+            "_id": one.id,
+            "v": one.version + 1,
+            "applied": {
+                source: {"epoch": epoch, "seq": seq} for source, (epoch, seq) in one.applied.items()
+            },
+            "outgoing": batch([out.event for out in one.outgoing.values()]).decode()
+            if one.outgoing
+            else "",
+            "done": [[command, answer] for command, answer in one.done.items()],
+            **fields,
+        }
+
+    def _decode(self, document: Document) -> Aggregate[T]:
+        fields: dict[str, Any] = dict(document)
+        id = fields.pop("_id")
+        one = Aggregate(id, self._state(fields), fields["v"])
+        one.applied = {source: (at["epoch"], at["seq"]) for source, at in fields["applied"].items()}
+        if fields["outgoing"]:
+            for event in decode_events(fields["outgoing"].encode()):
+                name = event.type.rpartition(".")[2]
+                one.outgoing[event.id] = Outgoing(device_id(event.subject), name, encode(event))
+        one.done = dict(fields["done"])
+        return one
+
+    def _state(self, fields: dict[str, Any]) -> T:
+        return msgspec.convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)

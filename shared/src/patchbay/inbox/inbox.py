@@ -1,0 +1,198 @@
+"""Takes the durable events of a service's edges, each once and in order.
+
+One round: all that has arrived is judged against the watermarks, what is next of its source is
+handed to ``apply`` as one list, which persists it; then the watermarks are saved, then the MQTT
+messages are acknowledged, then the edges are told. A domain that dies anywhere in between meets the
+same events again and finds them applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from patchbay.bus import Bus, Message
+from patchbay.errors import Unavailable
+from patchbay.inbox.watermarks import Verdict, Watermarks
+from patchbay.messages import Event, decode_events, encode, event_type, new_id, now, rfc3339
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
+
+Apply = Callable[[list[Event]], Awaitable[None]]
+"""Persists events, in order. Raises Unavailable while it cannot; it is then called again, with the
+same events. Any other exception makes it be called event by event, to find the one at fault."""
+
+STOP_TIMEOUT_S = 3.0
+"""A unit is gone within five seconds; a round that takes longer is found again after the start."""
+
+ROUND_EVENTS = 500
+"""Events to one round: half of an edge's window, so that it sends while we persist."""
+
+
+class Inbox:
+    """Subscribes to the durable events ``names`` of ``service`` and to its batches."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        settings: StoreSettings,
+        service: str,
+        names: Sequence[str],
+        apply: Apply,
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._service = service
+        self._apply = apply
+        self._log = structlog.get_logger("inbox").bind(service=service)
+        self._watermarks = Watermarks(store)
+        self._loaded = False
+        self._arrived: deque[Message] = deque()
+        self._something = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.taken = 0
+        topics = bus.topics
+        for name in names:
+            bus.listen(topics.event(service, "+", name), self._deliver)
+        bus.listen(topics.batch(service, "+"), self._deliver)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have arrived and are not persisted yet."""
+        return len(self._arrived)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._work(), name="inbox")
+
+    async def stop(self) -> None:
+        """Stop after the round in hand; what has not been acknowledged comes again."""
+        if self._task is None:
+            return
+        self._stopping = True
+        self._something.set()
+        await asyncio.wait([self._task], timeout=STOP_TIMEOUT_S)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def _deliver(self, message: Message) -> None:
+        self._arrived.append(message)
+        self._something.set()
+
+    async def _work(self) -> None:
+        pause = self._settings.backoff_initial_s
+        batch: list[tuple[Message, list[Event]]] = []
+        while not self._stopping:
+            if not batch:
+                await self._something.wait()
+                batch = self._gather()
+            try:
+                if not self._loaded:
+                    await self._watermarks.load()
+                    self._loaded = True
+                await self._round(batch)
+            except Unavailable as error:
+                self._loaded = False
+                self._log.warning("nothing can be persisted", why=str(error), next_try_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._settings.backoff_max_s)
+                continue
+            pause = self._settings.backoff_initial_s
+            batch = []
+
+    def _gather(self) -> list[tuple[Message, list[Event]]]:
+        """What has arrived, decoded, up to a round's worth."""
+        batch: list[tuple[Message, list[Event]]] = []
+        events = 0
+        while self._arrived and events < ROUND_EVENTS:
+            message = self._arrived.popleft()
+            decoded = self._decode(message)
+            events += len(decoded)
+            batch.append((message, decoded))
+        if not self._arrived:
+            self._something.clear()
+        return batch
+
+    def _decode(self, message: Message) -> list[Event]:
+        """The events of a message; what is none becomes a dead letter."""
+        try:
+            return decode_events(message.payload)
+        except msgspec.DecodeError as error:
+            bare = self._bare(message)
+            if bare is not None:
+                return [bare]
+            self._bus.dead_letter(
+                self._service, f"no event: {error}", message.payload, topic=message.topic
+            )
+            return []
+
+    def _bare(self, message: Message) -> Event | None:
+        """An object without an envelope, as a person publishes it; it gets an id on arrival."""
+        address = self._bus.topics.address(message.topic)
+        try:
+            body = msgspec.json.decode(message.payload)
+        except msgspec.DecodeError:
+            return None
+        if address is None or not isinstance(body, dict) or "specversion" in body:
+            return None
+        return Event(
+            id=new_id(),
+            source="",
+            type=event_type(self._service, address.name),
+            subject=address.device,
+            time=rfc3339(now()),
+            data=msgspec.Raw(message.payload),
+        )
+
+    async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
+        take: list[Event] = []
+        told: dict[tuple[str, str], bool] = {}
+        for _, events in batch:
+            for event in events:
+                if not event.sequence:
+                    take.append(event)
+                    continue
+                verdict = self._watermarks.judge(event)
+                if verdict is Verdict.TAKE:
+                    take.append(event)
+                if verdict is not Verdict.OVER:
+                    key = (event.source, event.epoch)
+                    told[key] = verdict is Verdict.GAP
+        if take:
+            await self._persist(take)
+            self.taken += len(take)
+        await self._watermarks.save()
+        for message, _ in batch:
+            message.ack()
+        for (source, epoch), nak in told.items():
+            ack = self._watermarks.ack(source, epoch, nak=nak)
+            with contextlib.suppress(Unavailable):
+                self._bus.post(self._bus.topics.ack(source), encode(ack))
+
+    async def _persist(self, events: list[Event]) -> None:
+        try:
+            await self._apply(events)
+            return
+        except Unavailable:
+            raise
+        except Exception as error:  # one of them is at fault: the others must not wait for it
+            self._log.error("a round failed", error=repr(error), events=len(events), exc_info=error)
+        for event in events:
+            try:
+                await self._apply([event])
+            except Unavailable:
+                raise
+            except Exception as error:  # the outermost handling of this one event
+                self._bus.dead_letter(
+                    self._service,
+                    f"{type(error).__name__}: {error}",
+                    encode(event),
+                    topic=event.type,
+                )

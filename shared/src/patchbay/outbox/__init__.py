@@ -1,0 +1,16 @@
+"""What an edge has taken in and a domain service has not yet persisted.
+
+The first two of the four rules by which nothing is lost (ARCHITECTURE.md, "No loss") are here; the
+other two are in `patchbay.inbox`.
+
+    Outbox       the whole: take an event in, commit, send, forget when acknowledged
+    OutboxFull   refuse the device in its own terms
+    Journal      the SQLite file
+    Sender       the window, the batches, the starting again
+"""
+
+from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.outbox import Outbox, OutboxFull
+from patchbay.outbox.sender import Sender
+
+__all__ = ["Journal", "Outbox", "OutboxFull", "Row", "Sender"]

@@ -1,0 +1,144 @@
+"""The outbox's file: SQLite in WAL mode.
+
+    meta     epoch, base, seq, acked     one row; epoch is new when the file is new
+    events   seq, key, topic, type, subject, time, body
+    notes    name, value                 what an edge remembers of a device, with its events
+
+``seq`` never goes back, also when ``events`` is empty. The ``sequence`` on the wire is
+``seq - base``: `renew` begins a new epoch at 1 without touching a row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from patchbay.errors import PatchbayError, Unavailable
+from patchbay.messages import new_id
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch TEXT NOT NULL, base INTEGER NOT NULL, seq INTEGER NOT NULL, acked INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL, topic TEXT NOT NULL, type TEXT NOT NULL, subject TEXT NOT NULL,
+    time TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+LOCK_WAIT_S = 2.0
+"""A unit that was just killed frees its file at once; a second unit on it never does."""
+
+SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
+
+
+class Row(NamedTuple):
+    """One event: ``key`` becomes the CloudEvents id, ``body`` is its data as JSON."""
+
+    seq: int
+    key: str
+    topic: str
+    type: str
+    subject: str
+    time: str
+    body: bytes
+
+
+class Journal:
+    """The file and its commits. Calls block; a commit costs one fsync with synchronous FULL."""
+
+    def __init__(self, path: Path, synchronous: str = "FULL") -> None:
+        if synchronous.upper() not in SYNCHRONOUS:
+            raise PatchbayError(f"outbox synchronous: {synchronous} is none of {SYNCHRONOUS}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={synchronous}")
+            self._db.execute("PRAGMA journal_size_limit=16777216")
+            self._db.executescript(SCHEMA)
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0, 0, 0)", (new_id(),))
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise Unavailable(f"the outbox {path} cannot be opened: {error}") from error
+        self.epoch: str
+        self.base: int
+        self.seq: int
+        self.acked: int
+        self.epoch, self.base, self.seq, self.acked = self._db.execute(
+            "SELECT epoch, base, seq, acked FROM meta"
+        ).fetchone()
+        self.rows: int
+        self.bytes: int
+        self.rows, self.bytes = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM events"
+        ).fetchone()
+
+    def commit(
+        self, rows: list[Row], notes: Iterable[tuple[str, bytes | None]], acked: int
+    ) -> None:
+        """Write what one turn took in, and forget what is acknowledged, as one transaction.
+
+        Raises sqlite3.Error (disk full, I/O error); then nothing of it is written.
+        """
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if rows:
+                db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            for name, value in notes:
+                if value is None:
+                    db.execute("DELETE FROM notes WHERE name = ?", (name,))
+                else:
+                    db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+            gone = freed = 0
+            if acked > self.acked:
+                gone, freed = db.execute(
+                    "SELECT count(*), coalesce(sum(length(body)), 0) FROM events WHERE seq <= ?",
+                    (acked,),
+                ).fetchone()
+                db.execute("DELETE FROM events WHERE seq <= ?", (acked,))
+            seq = rows[-1].seq if rows else self.seq
+            if rows or acked > self.acked:
+                db.execute("UPDATE meta SET seq = ?, acked = ?", (seq, max(acked, self.acked)))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.seq = seq
+        self.acked = max(acked, self.acked)
+        self.rows += len(rows) - gone
+        self.bytes += sum(len(row.body) for row in rows) - freed
+
+    def renew(self) -> None:
+        """Begin a new epoch: what is left counts from 1 again."""
+        epoch = new_id()
+        self._db.execute("UPDATE meta SET epoch = ?, base = acked", (epoch,))
+        self.epoch, self.base = epoch, self.acked
+
+    def after(self, seq: int, limit: int) -> list[Row]:
+        """Up to ``limit`` events with a higher ``seq``, in order."""
+        cursor = self._db.execute(
+            "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
+        )
+        return [Row(*row) for row in cursor]
+
+    def notes(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """The notes whose names begin with ``prefix``, without it."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        cursor = self._db.execute(
+            "SELECT name, value FROM notes WHERE name >= ? AND name < ? ORDER BY name",
+            (prefix, end),
+        )
+        for name, value in cursor:
+            yield name[len(prefix) :], value
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,176 @@
+"""The outbox as an edge sees it.
+
+All that one turn of the loop takes in is one commit; after it the edge's callbacks run and the
+answers go out. What is committed is never lost, whoever is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from patchbay.bus import Bus
+from patchbay.errors import Unavailable
+from patchbay.messages import encode, event_type
+from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.sender import Sender
+
+Done = Callable[[bool], None]
+"""Called after the commit: True, it is safe; False, it could not be written (disk full)."""
+
+FORGET_AFTER_S = 1.0
+"""A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
+
+DISK_RETRY_S = 1.0
+
+
+class OutboxFull(Unavailable):
+    """The outbox has reached its bound, or its disk has: refuse the device in its own terms."""
+
+
+class Outbox:
+    """Takes events in for one edge and sees to it that they arrive.
+
+    ``max_rows`` and ``max_bytes`` bound what waits. Enter it in the unit's loop before the bus
+    connects: it listens for acknowledgements.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        path: Path,
+        *,
+        synchronous: str = "FULL",
+        max_rows: int = 200_000,
+        max_bytes: int = 268_435_456,
+    ) -> None:
+        self._bus = bus
+        self._service = service
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
+        self._journal = Journal(path, synchronous)
+        self._sender = Sender(self._journal, bus, service, self._forget_soon)
+        self._next = self._journal.seq + 1
+        self._rows: list[Row] = []
+        self._notes: dict[str, bytes | None] = {}
+        self._done: list[Done] = []
+        self._commit_scheduled = False
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._disk_ok = True
+        self._retry_at = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        self._sender.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._sender.stop()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._commit()
+        self._journal.close()
+
+    @property
+    def epoch(self) -> str:
+        """Names this file's numbering; new when the file is new."""
+        return self._journal.epoch
+
+    @property
+    def waiting(self) -> int:
+        """Events that no domain service has persisted yet."""
+        return self._sender.waiting + len(self._rows)
+
+    @property
+    def full(self) -> bool:
+        """Would `add` refuse now? A full disk is tried again every second."""
+        if not self._disk_ok and self._loop.time() < self._retry_at:
+            return True
+        return self._journal.rows + len(self._rows) >= self._max_rows or (
+            self._journal.bytes >= self._max_bytes
+        )
+
+    def add(self, device: str, name: str, *, key: str, subject: str, time: str, data: Any) -> None:
+        """Take an event in; it is safe after this turn's commit (see `after_commit`).
+
+        ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
+        3339), ``key`` names the fact and becomes its id. Raises OutboxFull.
+        """
+        if self.full:
+            raise OutboxFull(f"{self._journal.rows} events wait for the domain service")
+        self._rows.append(
+            Row(
+                self._next,
+                key,
+                self._bus.topics.event(self._service, device, name),
+                event_type(self._service, name),
+                subject,
+                time,
+                encode(data),
+            )
+        )
+        self._next += 1
+        self._schedule()
+
+    def note(self, name: str, value: bytes | None) -> None:
+        """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
+        self._notes[name] = value
+        self._schedule()
+
+    def notes(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """What was noted under names that begin with ``prefix``, in the file."""
+        return self._journal.notes(prefix)
+
+    def after_commit(self, done: Done) -> None:
+        """Call ``done`` when this turn's commit is on disk, or has failed."""
+        self._done.append(done)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._commit_scheduled:
+            self._commit_scheduled = True
+            self._loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        self._commit_scheduled = False
+        rows, self._rows = self._rows, []
+        notes, self._notes = self._notes, {}
+        done, self._done = self._done, []
+        ok = True
+        if rows or notes or self._sender.acked > self._journal.acked:
+            try:
+                self._journal.commit(rows, notes.items(), self._sender.acked)
+            except sqlite3.Error as error:
+                ok = False
+                self._next = self._journal.seq + 1
+                self._retry_at = self._loop.time() + DISK_RETRY_S
+                self._log.error("outbox not written", error=str(error), events=len(rows))
+            if ok and not self._disk_ok:
+                self._log.info("outbox is written again")
+            self._disk_ok = ok
+        for callback in done:
+            callback(ok)
+        if ok and rows:
+            self._sender.committed(rows)
+
+    def _forget_soon(self) -> None:
+        if self._forgetting is None:
+            self._forgetting = self._loop.call_later(FORGET_AFTER_S, self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = None
+        if self._sender.acked > self._journal.acked:
+            self._schedule()

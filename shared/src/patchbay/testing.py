@@ -1,0 +1,195 @@
+"""Real parts for tests: a Mosquitto and a store, each a process of its own.
+
+A pytest plugin, loaded by the root ``conftest.py``. Every part listens on loopback on a free port,
+keeps its files in the test's directory and is ended by its process id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from patchbay import broker, embedded
+from patchbay.bus import Bus
+from patchbay.settings import BrokerSettings, StoreSettings
+from patchbay.store import Store
+from patchbay.topics import Topics
+
+START_TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until ``condition`` holds. Raises TimeoutError; the condition's name is in it."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError(f"after {timeout_s} s: {getattr(condition, '__name__', condition)}")
+        await asyncio.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], timeout_s: float = 20.0) -> None:
+    """Wait until an awaited ``condition`` holds. Raises TimeoutError."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not await condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError(f"after {timeout_s} s: {getattr(condition, '__name__', condition)}")
+        await asyncio.sleep(0.02)
+
+
+class Part:
+    """A process that a test starts, kills and starts again on the same files and port."""
+
+    def __init__(
+        self, name: str, directory: Path, command: Callable[[], list[str]], port: int
+    ) -> None:
+        self.name = name
+        self.host = "127.0.0.1"
+        self.port = port
+        self.log = directory / f"{name}.log"
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was not started"  # noqa: S101
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def spawn(self) -> None:
+        """Start without waiting."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        self.spawn()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                socket.create_connection((self.host, self.port), timeout=1).close()
+                return
+            except OSError as error:
+                if not self.running or time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"{self.name} does not start: {self.log.read_text()[-2000:]}"
+                    ) from error
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait; SIGKILL if that takes more than ten seconds."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            os.kill(process.pid, how)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def mosquitto_part(directory: Path, port: int | None = None) -> Part:
+    """A Mosquitto with the project's own configuration; not started."""
+    port = port or free_port()
+    return Part("mosquitto", directory, lambda: broker.prepare(directory, port), port)
+
+
+def store_part(directory: Path, port: int | None = None) -> Part:
+    """The embedded store; not started."""
+    port = port or free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    return Part("store", directory, lambda: embedded.command(directory / "data", port), port)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Part]:
+    """A Mosquitto of the test's own."""
+    part = mosquitto_part(tmp_path / "broker")
+    part.start()
+    yield part
+    part.stop()
+
+
+@pytest.fixture(scope="session")
+def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Part]:
+    """One store for all tests; each uses a database of its own."""
+    part = store_part(tmp_path_factory.mktemp("store"))
+    part.start()
+    yield part
+    part.stop()
+
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture
+async def store(store_server: Part) -> AsyncIterator[Store]:
+    """A `Store` with an empty database of the test's own."""
+    settings = StoreSettings(database=f"test_{os.getpid()}_{next(_databases)}")
+    async with Store(settings, f"mongodb://127.0.0.1:{store_server.port}") as store:
+        yield store
+
+
+class MakeBus(Protocol):
+    """Makes a bus client of this test's Mosquitto that connects quickly again."""
+
+    def __call__(self, client_id: str, *, durable: bool = ..., announce: bool = ...) -> Bus: ...
+
+
+@pytest.fixture
+async def make_bus(mosquitto: Part) -> AsyncIterator[MakeBus]:
+    """Make bus clients; they are stopped after the test."""
+    made: list[Bus] = []
+
+    def make(client_id: str, *, durable: bool = False, announce: bool = False) -> Bus:
+        bus = Bus(
+            broker_settings(mosquitto.port),
+            client_id=client_id,
+            topics=Topics(),
+            durable=durable,
+            announce=announce,
+        )
+        made.append(bus)
+        return bus
+
+    yield make
+    for bus in made:
+        await bus.stop()
+
+
+def broker_settings(port: int) -> BrokerSettings:
+    """Settings for a broker on loopback that is killed and started again within milliseconds."""
+    return BrokerSettings(port=port, backoff_initial_s=0.05, backoff_max_s=0.5)

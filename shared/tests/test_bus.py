@@ -1,0 +1,380 @@
+"""The bus against a real Mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+
+import pytest
+
+from patchbay.bus import Bus, Commands, Message, Request
+from patchbay.bus.commands import Command
+from patchbay.errors import Rejected, TooLarge, Unavailable
+from patchbay.messages import encode
+from patchbay.testing import MakeBus, Part, broker_settings, until
+from patchbay.topics import Topics
+
+
+class Seen(list[Message]):
+    """Messages in the order in which they came."""
+
+    async def take(self, message: Message) -> None:
+        self.append(message)
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self]
+
+
+def pub(mosquitto: Part, topic: str, payload: str, *options: str) -> None:
+    """Publish with the C client, as a person does."""
+    subprocess.run(
+        ["mosquitto_pub", "-p", str(mosquitto.port), "-t", topic, "-m", payload, *options],
+        check=True,
+        timeout=10,
+    )
+
+
+async def test_publish_reports_the_puback_and_whether_anybody_listens(make_bus: MakeBus) -> None:
+    bus = make_bus("a")
+    seen = Seen()
+    bus.subscribe("x/heard", seen.take)
+    bus.start()
+    await bus.wait_connected(5)
+    assert await bus.publish("x/heard", b"1") == 0
+    assert await bus.publish("x/unheard", b"1") == 0x10
+    await until(lambda: seen.payloads == [b"1"])
+
+
+async def test_publishing_without_a_connection_is_unavailable(make_bus: MakeBus) -> None:
+    bus = make_bus("a")
+    with pytest.raises(Unavailable):
+        await bus.publish("x", b"1")
+
+
+async def test_a_packet_over_the_brokers_maximum_is_refused_before_it_is_sent(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus("a")
+    bus.start()
+    await bus.wait_connected(5)
+    with pytest.raises(TooLarge):
+        await bus.publish("x", b"x" * 262_144)
+    assert await bus.publish("x", b"x" * 262_000) == 0x10
+
+
+async def test_a_message_is_acknowledged_only_after_its_handler_has_returned(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    first = make_bus("domain", durable=True)
+    stuck = asyncio.Event()
+
+    async def hang(message: Message) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    first.subscribe("x/+", hang)
+    first.start()
+    await first.wait_connected(5)
+    pub(mosquitto, "x/1", "a", "-q", "1")
+    await stuck.wait()
+    await first.stop()
+
+    second = make_bus("domain", durable=True)
+    seen = Seen()
+    second.subscribe("x/+", seen.take)
+    second.start()
+    await until(lambda: seen.payloads == [b"a"])
+    assert seen[0].dup
+
+
+async def test_a_poison_message_is_set_aside_and_the_next_is_handled(make_bus: MakeBus) -> None:
+    bus = make_bus("locker-domain-x")
+    handled: list[bytes] = []
+    letters = Seen()
+
+    async def handle(message: Message) -> None:
+        if message.payload == b"poison":
+            raise ValueError("bad payload")
+        handled.append(message.payload)
+
+    bus.subscribe("patchbay/locker/+/event/x", handle)
+    bus.subscribe("patchbay/dead/+", letters.take)
+    bus.start()
+    await bus.wait_connected(5)
+    await bus.publish("patchbay/locker/1/event/x", b"poison")
+    await bus.publish("patchbay/locker/1/event/x", b"good")
+    await until(lambda: handled == [b"good"] and len(letters) == 1)
+    letter = json.loads(letters[0].payload)
+    assert letters[0].topic == "patchbay/dead/locker"
+    assert letter["reason"] == "ValueError: bad payload"
+    assert bytes.fromhex(letter["hex"]) == b"poison"
+    assert letter["topic"] == "patchbay/locker/1/event/x"
+
+
+async def test_what_is_unavailable_for_the_handler_is_tried_again_and_not_lost(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus("a")
+    tries: list[bytes] = []
+
+    async def handle(message: Message) -> None:
+        tries.append(message.payload)
+        if len(tries) < 3:
+            raise Unavailable("the store is away")
+
+    bus.subscribe("x", handle)
+    bus.start()
+    await bus.wait_connected(5)
+    await bus.publish("x", b"1")
+    await bus.publish("x", b"2")
+    await until(lambda: tries == [b"1", b"1", b"1", b"2"])
+
+
+async def test_after_a_killed_broker_it_subscribes_again_and_republishes_what_it_keeps(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    bus = make_bus("locker-edge-x", announce=True)
+    seen = Seen()
+    hooks: list[int] = []
+
+    async def hook() -> None:
+        hooks.append(len(hooks))
+
+    bus.subscribe("y", seen.take)
+    bus.on_connect(hook)
+    bus.start()
+    await bus.set_ready()
+    await bus.wait_online(5)
+    bus.keep("x/kept", b"still here")
+    mosquitto.kill()
+    await until(lambda: not bus.connected)
+    mosquitto.start()
+    await bus.wait_online(10)
+    assert hooks == [0, 1]
+    assert bus.reconnects == 1
+    other = make_bus("b")
+    retained = Seen()
+    other.subscribe("x/kept", retained.take)
+    other.subscribe("patchbay/status/#", retained.take)
+    other.start()
+    await until(lambda: sorted(retained.payloads) == [b"online", b"still here"])
+    await bus.publish("y", b"1")
+    await until(lambda: seen.payloads == [b"1"])
+
+
+async def test_status_is_online_when_ready_and_offline_after_a_clean_exit_or_a_cut(
+    make_bus: MakeBus,
+) -> None:
+    watcher = make_bus("w")
+    seen = Seen()
+    watcher.subscribe("patchbay/status/u", seen.take)
+    watcher.start()
+    await watcher.wait_connected(5)
+
+    bus = make_bus("u", announce=True)
+    bus.start()
+    await bus.wait_connected(5)
+    assert seen == []
+    await bus.set_ready()
+    await until(lambda: seen.payloads == [b"online"])
+    await bus.stop()
+    await until(lambda: seen.payloads == [b"online", b"offline"])
+
+    cut = make_bus("u", announce=True)
+    cut.start()
+    await cut.set_ready()
+    await cut.wait_online(5)
+    assert cut._connection is not None
+    cut._connection.abort("cut by the test")
+    await until(lambda: seen.payloads[3:] == [b"offline", b"online"])
+
+
+async def test_a_unit_corrects_its_own_status(make_bus: MakeBus, mosquitto: Part) -> None:
+    bus = make_bus("u", announce=True)
+    bus.start()
+    await bus.set_ready()
+    await bus.wait_online(5)
+    watcher = make_bus("w")
+    seen = Seen()
+    watcher.subscribe("patchbay/status/u", seen.take)
+    watcher.start()
+    await until(lambda: seen.payloads == [b"online"])
+    pub(mosquitto, "patchbay/status/u", "offline", "-r", "-q", "1")
+    await until(lambda: seen.payloads == [b"online", b"offline", b"online"])
+
+
+async def test_what_was_queued_while_away_is_late_and_what_comes_after_the_nonce_is_not(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    first = make_bus("domain", durable=True)
+    first.subscribe("x", Seen().take)
+    first.start()
+    await first.wait_connected(5)
+    await first.stop()
+    pub(mosquitto, "x", "queued", "-q", "1")
+
+    second = make_bus("domain", durable=True)
+    seen = Seen()
+    second.subscribe("x", seen.take)
+    second.start()
+    await until(lambda: len(seen) == 1)
+    await until(lambda: not second._late)
+    pub(mosquitto, "x", "fresh", "-q", "1")
+    await until(lambda: len(seen) == 2)
+    assert [(m.payload, m.late) for m in seen] == [(b"queued", True), (b"fresh", False)]
+
+
+async def test_two_clients_with_one_id_end_with_a_clear_error(mosquitto: Part) -> None:
+    settings = broker_settings(mosquitto.port)
+    twins = [Bus(settings, client_id="twin", topics=Topics(), announce=False) for _ in range(2)]
+    for twin in twins:
+        twin.start()
+    try:
+        ends = [twin.failed for twin in twins if twin.failed is not None]
+        done, _ = await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert "instance id twin" in next(iter(done)).result()
+    finally:
+        for twin in twins:
+            await twin.stop()
+
+
+async def test_dead_letters_wait_for_the_broker(make_bus: MakeBus, mosquitto: Part) -> None:
+    mosquitto.kill()
+    bus = make_bus("locker-edge-x")
+    letters = Seen()
+    bus.subscribe("patchbay/dead/locker", letters.take)
+    bus.start()
+    bus.dead_letter("locker", "no ID", b"x" * 2000, peer="127.0.0.1:1")
+    mosquitto.start()
+    await until(lambda: len(letters) == 1)
+    letter = json.loads(letters[0].payload)
+    assert (letter["size"], len(letter["hex"])) == (2000, 2048)
+
+
+class Cells:
+    """Handles the commands of a tiny service."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def open(self, request: Request, body: dict[str, int]) -> dict[str, object]:
+        self.requests.append(request)
+        if body.get("cell") == 13:
+            raise Rejected("no_such_cell", "there is no cell 13")
+        return {"cell": body.get("cell")}
+
+
+@pytest.fixture
+async def cells(make_bus: MakeBus) -> Cells:
+    cells = Cells()
+    bus = make_bus("locker-domain-x", durable=True)
+    Commands(bus, "locker", {"open": Command(dict, cells.open, moves=True)})
+    bus.start()
+    await bus.wait_connected(5)
+    await until(lambda: not bus._late)
+    return cells
+
+
+async def test_a_request_is_answered(cells: Cells, make_bus: MakeBus) -> None:
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    topic = "patchbay/locker/7/cmd/open"
+    assert json.loads(await client.request(topic, b'{"cell": 5}')) == {"ok": True, "cell": 5}
+    refused = json.loads(await client.request(topic, b'{"cell": 13}'))
+    assert refused["error"] == {"code": "no_such_cell", "message": "there is no cell 13"}
+    for wrong in (b"{", b"\xff", b"[1]", b'"x"'):
+        answer = json.loads(await client.request(topic, wrong))
+        assert answer["error"]["code"] == "bad_request", wrong
+    unknown = json.loads(await client.request("patchbay/locker/7/cmd/fly", b""))
+    assert unknown["error"]["code"] == "unknown_command"
+
+
+def test_mosquitto_rr_gets_an_answer_from_another_process(mosquitto: Part) -> None:
+    """A plain `mosquitto_rr` is a whole client."""
+
+    async def scenario() -> bytes:
+        bus = Bus(
+            broker_settings(mosquitto.port), client_id="d", topics=Topics(), announce=False
+        )
+        cells = Cells()
+        Commands(bus, "locker", {"open": Command(dict, cells.open)})
+        async with bus:
+            await bus.wait_connected(5)
+            process = await asyncio.create_subprocess_exec(
+                *("mosquitto_rr", "-p", str(mosquitto.port), "-e", "reply/rr"),
+                *("-t", "patchbay/locker/7/cmd/open", "-m", '{"cell": 4}', "-W", "10"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            out, _ = await process.communicate()
+        return out
+
+    assert json.loads(asyncio.run(scenario())) == {"ok": True, "cell": 4}
+
+
+async def test_a_plain_311_publisher_is_understood_and_its_failure_is_an_event(
+    cells: Cells, make_bus: MakeBus, mosquitto: Part
+) -> None:
+    client = make_bus("watch")
+    rejected = Seen()
+    client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
+    client.start()
+    await client.wait_connected(5)
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 5}', "-V", "311", "-q", "1")
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 13}', "-V", "311")
+    await until(lambda: len(rejected) == 1 and len(cells.requests) == 2)
+    event = json.loads(rejected[0].payload)
+    assert event["specversion"] == "1.0"
+    assert event["data"]["code"] == "no_such_cell"
+    assert not cells.requests[0].again
+
+
+async def test_a_command_in_an_envelope_has_the_envelopes_id(
+    cells: Cells, make_bus: MakeBus
+) -> None:
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    event = encode({"specversion": "1.0", "id": "c-1", "data": {"cell": 2}})
+    await client.request("patchbay/locker/7/cmd/open", event)
+    assert (cells.requests[0].id, cells.requests[0].again) == ("c-1", True)
+
+
+async def test_a_retained_command_is_ignored(
+    cells: Cells, make_bus: MakeBus, mosquitto: Part
+) -> None:
+    pub(mosquitto, "patchbay/locker/9/cmd/open", '{"cell": 1}', "-r", "-q", "1")
+    await until(lambda: len(cells.requests) == 1)  # live, it is not flagged retained
+    late_comer = make_bus("other")
+    again = Cells()
+    Commands(late_comer, "locker", {"open": Command(dict, again.open)})
+    late_comer.start()
+    await late_comer.wait_connected(5)
+    await late_comer.publish("patchbay/locker/9/cmd/open", b'{"cell": 2}')
+    await until(lambda: len(again.requests) == 1)
+    assert again.requests[0].device == "9"
+
+
+async def test_a_moving_command_that_was_queued_is_refused(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    first = make_bus("locker-domain-x", durable=True)
+    Commands(first, "locker", {"open": Command(dict, Cells().open, moves=True)})
+    first.start()
+    await first.wait_connected(5)
+    await first.stop()
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 1}', "-q", "1")
+    client = make_bus("watch")
+    rejected = Seen()
+    client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
+    client.start()
+    await client.wait_connected(5)
+    second = make_bus("locker-domain-x", durable=True)
+    cells = Cells()
+    Commands(second, "locker", {"open": Command(dict, cells.open, moves=True)})
+    second.start()
+    await until(lambda: len(rejected) == 1)
+    assert json.loads(rejected[0].payload)["data"]["code"] == "too_late"
+    assert cells.requests == []
