@@ -3,8 +3,8 @@
     python tiny.py edge  BROKER_PORT STATE_DIR LISTEN_PORT
     python tiny.py domain BROKER_PORT STORE_URI
 
-The device's protocol: it sends a line ``<device> <number>`` and gets ``<number>`` back once the event
-is in the outbox. A device without an answer says the same line again, to whatever edge is there.
+The device's protocol: it sends a line ``<device> <number>`` and gets ``<number>`` back once the
+event is in the outbox. A device without an answer says the same line again, to whatever edge is there.
 The domain counts the events of each device in the device's own document and keeps each as a fact.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -57,7 +58,6 @@ class TinyEdge(asyncio.Protocol):
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         for line in lines:
             device, number = line.decode().split()
-            answer = number.encode() + b"\n"
             if self.last.get(device) != number.encode():
                 try:
                     self.outbox.add(
@@ -73,9 +73,11 @@ class TinyEdge(asyncio.Protocol):
                     return
                 self.last[device] = number.encode()
                 self.outbox.note(f"last/{device}", number.encode())
-            self.outbox.after_commit(
-                lambda ok, answer=answer: self.transport.write(answer) if ok else None
-            )
+            self.outbox.after_commit(partial(self.answer, number.encode() + b"\n"))
+
+    def answer(self, answer: bytes, ok: bool) -> None:
+        if ok:
+            self.transport.write(answer)
 
 
 async def edge(broker_port: int, state: Path, port: int) -> None:

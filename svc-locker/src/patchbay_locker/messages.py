@@ -211,15 +211,16 @@ class Unblock(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reset(Struct, frozen=True, forbid_unknown_fields=True):
-    """``cmd/reset`` -> ``{"reset_id"}``: reboot the board once. Moves something: never acts late."""
+    """``cmd/reset`` -> ``{"reset_id"}``: reboot the board once. It moves something: never late."""
 
 
 class Ask(Struct, frozen=True, forbid_unknown_fields=True):
-    """``cmd/state | boards | rentals | accesses``: a question. On the device ``all``: of all boards.
+    """``cmd/state | boards | rentals | accesses``: a question; on the device ``all``, of all boards.
 
     ``active``: rentals that have not ended only. ``limit`` and ``skip`` page, newest first.
     """
 
     active: bool = False
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    limit: Annotated[int, Meta(ge=1, le=200)] = 100
+    """At most 200: so many boards with 64 cells each fit into one MQTT packet of 256 KiB."""
     skip: Annotated[int, Meta(ge=0)] = 0

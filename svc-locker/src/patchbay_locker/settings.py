@@ -1,4 +1,4 @@
-"""The settings of the table ``[locker]``; the environment says them as ``PATCHBAY_LOCKER__<KEY>``."""
+"""The settings of the table ``[locker]``; in the environment ``PATCHBAY_LOCKER__<KEY>``."""
 
 from __future__ import annotations
 

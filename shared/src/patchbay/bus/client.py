@@ -167,11 +167,17 @@ class Bus:
             await self.say_online()
 
     async def say_online(self) -> None:
-        """Publish our status: online. Also said again when somebody needs to see it live."""
+        """Publish our status: online."""
         if self.announces and self._ready and not self._leaving:
             await self.publish(self.topics.unit_status(self.client_id), ONLINE, retain=True)
         if self._ready:
             self._online.set()
+
+    def repeat_online(self) -> None:
+        """Say ``online`` again, for somebody who must hear it live. Nothing while we are not."""
+        if self.announces and self.online and not self._leaving:
+            with contextlib.suppress(Unavailable):
+                self.post(self.topics.unit_status(self.client_id), ONLINE, retain=True)
 
     # Receiving
 

@@ -19,7 +19,7 @@ import msgspec
 
 from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
-from patchbay.errors import Rejected, Unavailable
+from patchbay.errors import Rejected, TooLarge, Unavailable
 from patchbay.messages import answer, event_type, new_event, new_id, refusal
 
 MOVING_EXPIRY_S = 30.0
@@ -107,6 +107,11 @@ class Commands:
             await self._bus.publish(
                 message.response_topic, payload, correlation=message.correlation
             )
+        except TooLarge:
+            refused = Rejected(
+                "too_large", "the answer is larger than the broker takes: ask for less"
+            )
+            await self._reply(message, refusal(refused))
         except (Unavailable, ValueError) as error:
             self._bus.log.info("answer not sent", topic=message.response_topic, why=str(error))
 

@@ -1,0 +1,180 @@
+"""The broker of this machine: mosquitto on loopback, with its state in a directory of ours.
+
+`prepare` writes the configuration and makes sure that mosquitto will start with the file that it
+left behind. After a power cut that file may be all zeros, or cut short, and mosquitto then refuses
+to start; such a file is moved aside to ``mosquitto.db.bad``. What it held (sessions, retained
+messages) is rebuilt by those who own it.
+
+``python -m patchbay.broker --state DIR --port P`` is what the supervisor runs. It execs mosquitto,
+so the supervised pid is mosquitto's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from patchbay.errors import PatchbayError, SettingsError, Unavailable
+from patchbay.parent import die_with_parent
+
+MAGIC: Final = b"\x00\xb5\x00mosquitto db"
+"""How mosquitto's persistence file begins, whatever its version."""
+
+DATABASE: Final = "mosquitto.db"
+CONFIGURATION: Final = "mosquitto.conf"
+
+_TEMPLATE = Path(__file__).resolve().parents[3] / "broker" / CONFIGURATION
+_PLACES = "/usr/local/sbin:/usr/sbin:/sbin"
+_TRIAL_DEADLINE_S = 30.0
+_TRIALS = 2  # somebody may take the trial's port before mosquitto does
+_POLL_S = 0.01
+
+
+def binary() -> str:
+    """The path of the mosquitto binary, looked for on PATH and where Debian puts it.
+
+    Raises Unavailable with how to install it.
+    """
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path=_PLACES)
+    if found is None:
+        raise Unavailable("mosquitto is not installed: apt-get install mosquitto")
+    return found
+
+
+def prepare(
+    state_dir: Path, port: int, host: str = "127.0.0.1", template: Path | None = None
+) -> list[str]:
+    """Make everything ready for mosquitto in ``state_dir`` and return the command that runs it.
+
+    ``template`` is a configuration with placeholders; ``broker/mosquitto.conf`` of this project if
+    None. A persistence file that mosquitto cannot start with is moved aside. Must not be called
+    while a mosquitto runs on this directory. Raises Unavailable without mosquitto and
+    SettingsError without a template.
+    """
+    program = binary()
+    text = _read(template or _TEMPLATE)
+    directory = state_dir.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    configuration = directory / CONFIGURATION
+    configuration.write_text(render(text, directory, port, host))
+    database = directory / DATABASE
+    if not _starts_with(program, database):
+        database.replace(database.with_suffix(".db.bad"))
+        print(f"{database} is damaged: moved aside to {database.name}.bad", file=sys.stderr)
+    return [program, "-c", str(configuration)]
+
+
+def render(template: str, directory: Path, port: int, host: str) -> str:
+    """The configuration: ``template`` with its placeholders filled in."""
+    values = {
+        "@PORT@": str(port),
+        "@HOST@": host,
+        "@STATE@": f"{directory}/",
+        "@USER@": pwd.getpwuid(os.geteuid()).pw_name,
+    }
+    lines = (line for line in template.splitlines() if not line.startswith("#"))
+    text = "\n".join(lines).strip() + "\n"
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+def _read(template: Path) -> str:
+    try:
+        return template.read_text()
+    except OSError as error:
+        raise SettingsError(f"no broker configuration at {template}: {error.strerror}") from error
+
+
+def _starts_with(program: str, database: Path) -> bool:
+    """Would mosquitto start with this file? Looks at its head, then tries it."""
+    try:
+        with database.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except FileNotFoundError:
+        return True
+    return not head or (head == MAGIC and any(_trial(program, database) for _ in range(_TRIALS)))
+
+
+def _trial(program: str, database: Path) -> bool:
+    """Start a mosquitto on a port of its own with this file; True if it comes to listening.
+
+    Damage behind the head shows no other way. It is killed, so it writes nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="patchbay-broker-") as scratch:
+        port = _free_port()
+        configuration = Path(scratch) / CONFIGURATION
+        configuration.write_text(
+            render(
+                "listener @PORT@ @HOST@\nuser @USER@\n"
+                "persistence true\npersistence_location @STATE@\n",
+                database.parent,
+                port,
+                "127.0.0.1",
+            )
+        )
+        process = subprocess.Popen(
+            [program, "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            return _listens(process, port)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until the process listens (True) or is gone (False); a slow one is trusted."""
+    deadline = time.monotonic() + _TRIAL_DEADLINE_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(_POLL_S)
+        else:
+            return True
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    """Parse the command line, prepare, and become mosquitto. Exits with 1 on failure."""
+    parser = argparse.ArgumentParser(prog="python -m patchbay.broker", description=main.__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="directory of mosquitto.db")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--conf", type=Path, default=None, help="configuration with placeholders")
+    parser.add_argument("--supervised", action="store_true", help="end when the parent dies")
+    given = parser.parse_args()
+    if given.supervised:
+        die_with_parent()
+    try:
+        command = prepare(given.state, given.port, given.host, given.conf)
+    except PatchbayError as error:
+        print(f"broker: {error}", file=sys.stderr)
+        sys.exit(1)
+    os.execv(command[0], command)  # noqa: S606  no shell is what we want
+
+
+if __name__ == "__main__":
+    main()

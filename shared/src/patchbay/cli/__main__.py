@@ -1,0 +1,5 @@
+"""``python -m patchbay.cli``."""
+
+from patchbay.cli import main
+
+main()

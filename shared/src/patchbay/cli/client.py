@@ -1,0 +1,142 @@
+"""How the commands of a service ask it: over the bus, as everybody else may.
+
+A service's CLI is a typer app whose commands take `StateOption`, `ConfigOption` and `JsonOption`,
+call `ask` and print what comes with `print_json` or `print_table`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+import typer
+
+from patchbay.errors import PatchbayError, Rejected, Unavailable
+from patchbay.messages import Failure, encode
+from patchbay.topics import device_id
+
+TIMEOUT_S: Final = 5.0
+"""For the connection, and again for the answer: a person waits no longer than this."""
+
+EVERY: Final = "all"
+"""The device of a question that is about all devices."""
+
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="The answer, for scripts.")]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Which Patchbay is meant, and how many seconds we wait for it."""
+
+    state: Path | None = None
+    config: Path | None = None
+    timeout_s: float = TIMEOUT_S
+
+
+class _Answer(msgspec.Struct):
+    ok: bool
+    error: Failure | None = None
+
+
+def ask(
+    system: System, service: str, device: str, name: str, body: msgspec.Struct
+) -> dict[str, Any]:
+    """Send ``cmd/<name>`` to a device and return the answer, as `request` does.
+
+    An error is one line on stderr (``cell_busy: ...``) and the end with exit code 1.
+    """
+    import asyncio
+
+    from patchbay import log
+
+    log.configure("error")
+    try:
+        return asyncio.run(request(system, service, device, name, body))
+    except PatchbayError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+async def request(
+    system: System, service: str, device: str, name: str, body: msgspec.Struct
+) -> dict[str, Any]:
+    """Send ``cmd/<name>`` to ``device`` (its original id, or `EVERY`) and return the answer.
+
+    Raises Rejected with what the service says, Unavailable without broker or answer, and
+    SettingsError. A request that is not answered in time expires at the broker: nothing acts on it
+    after the person has been told that nobody answered.
+    """
+    from patchbay.cli.bus import make_bus
+
+    timeout_s = system.timeout_s
+    async with make_bus(service, system.state, system.config) as bus:
+        try:
+            await bus.wait_connected(timeout_s)
+        except TimeoutError as error:
+            broker = f"{bus.settings.host}:{bus.port}"
+            raise Unavailable(f"no broker at {broker} (is it running?)") from error
+        topic = bus.topics.command(service, device_id(device), name)
+        try:
+            payload = await bus.request(
+                topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
+            )
+        except TimeoutError as error:
+            raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
+    return _fields(service, payload)
+
+
+def _fields(service: str, payload: bytes) -> dict[str, Any]:
+    try:
+        outcome = msgspec.json.decode(payload, type=_Answer)
+        fields: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"the {service} domain gave an answer that is none: {error}") from error
+    if not outcome.ok:
+        failure = outcome.error or Failure("refused", "without a reason")
+        raise Rejected(failure.code, failure.message)
+    return fields
+
+
+def print_json(value: Any) -> None:
+    """Print for programs: JSON on stdout."""
+    typer.echo(msgspec.json.format(encode(value), indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print for people: a table on stdout in which nothing is cut off.
+
+    None is an empty cell, a list its elements, a bool yes or no. Text is text: no markup in it.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row))
+    Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(_shown(one) for one in value)
+        case _:
+            return str(value)

@@ -1,0 +1,63 @@
+"""``check`` and ``test``: is this source tree as it should be?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import typer
+
+_ROOT: Final = Path(__file__).resolve().parents[4]
+
+
+def check() -> None:
+    """Formatting, lint, types and import rules. All of them run; the exit code is not 0 if any
+    failed."""
+    raise typer.Exit(0 if _check(_need_root()) else 1)
+
+
+def test(context: typer.Context) -> None:
+    """`check`, then every test. Arguments go to pytest."""
+    root = _need_root()
+    checked = _check(root)
+    tested = _passes("tests", [sys.executable, "-m", "pytest", *context.args], root)
+    raise typer.Exit(0 if checked and tested else 1)
+
+
+def _need_root() -> Path:
+    """The source tree that we were installed from, in place."""
+    if not (_ROOT / "requirements.in").exists():
+        print("patchbay: this needs the source tree: run it with ./patchbay", file=sys.stderr)
+        raise typer.Exit(1)
+    return _ROOT
+
+
+def _check(root: Path) -> bool:
+    tools = Path(sys.executable).parent
+    sources = [str(path) for path in (root / "shared/src", *sorted(root.glob("svc-*/src")))]
+    return all(
+        [  # A list, so that each runs whatever the one before it found.
+            _passes("format", [str(tools / "ruff"), "format", "--check", "--quiet", "."], root),
+            _passes("lint", [str(tools / "ruff"), "check", "--quiet", "."], root),
+            _passes("types", [sys.executable, "-m", "mypy", "--no-error-summary", *sources], root),
+            _passes("imports", [str(tools / "lint-imports"), "--no-logo"], root, quiet=True),
+        ]
+    )
+
+
+def _passes(name: str, command: list[str], root: Path, *, quiet: bool = False) -> bool:
+    """Run it and say ok or FAILED; ``quiet``: show what it said only then."""
+    # Tools of ours must be found by those of ours that start them.
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+    sys.stdout.flush()
+    done = subprocess.run(
+        command, cwd=root, env=environ, check=False, capture_output=quiet, text=True
+    )
+    passed = done.returncode == 0
+    if quiet and not passed:
+        print(done.stdout, done.stderr)
+    print(f"{name:<8} {'ok' if passed else 'FAILED'}", flush=True)
+    return passed

@@ -1,0 +1,25 @@
+"""The options that several commands have, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+StateOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", help="Where state is kept: .patchbay, or what the settings say.", metavar="DIR"
+    ),
+]
+ConfigOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings: patchbay.toml, if there is one.", metavar="FILE"),
+]
+InstanceOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--instance", help="Which instance: the host's name if not given.", metavar="NAME"
+    ),
+]

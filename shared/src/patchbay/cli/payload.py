@@ -1,0 +1,51 @@
+"""A payload as a person can read it: one line, whatever it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import msgspec
+
+SHOWN_BYTES = 64
+"""How much of a payload that is neither text nor MessagePack is shown, as hex."""
+
+
+def readable(payload: bytes, content_type: str = "") -> str:
+    """Text as it is, MessagePack as JSON, anything else as hex."""
+    if "msgpack" in content_type:
+        return _msgpack(payload) or _hex(payload)
+    try:
+        return printable(payload.decode())
+    except UnicodeDecodeError:
+        return _msgpack(payload) or _hex(payload)
+
+
+def printable(text: str) -> str:
+    """The text with what would move a terminal's cursor spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def _msgpack(payload: bytes) -> str:
+    """MessagePack as JSON; nothing if it is none, or says no more than a number would."""
+    try:
+        value = msgpack.unpackb(payload, timestamp=3, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException):
+        return ""
+    if not isinstance(value, dict | list):
+        return ""
+    return printable(msgspec.json.encode(value, enc_hook=_encode).decode())
+
+
+def _encode(value: Any) -> Any:
+    return repr(value)
+
+
+def _hex(payload: bytes) -> str:
+    shown = payload[:SHOWN_BYTES].hex(" ")
+    rest = len(payload) - SHOWN_BYTES
+    return f"{shown} ... {rest} more bytes" if rest > 0 else shown

@@ -1,0 +1,52 @@
+"""How ``patchbay status`` looks: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from patchbay.up.roster import ONLINE
+from patchbay.up.status import DeviceStatus, Status
+
+
+def as_json_text(status: Status) -> str:
+    """One JSON object: ready, units, broker, store, addresses."""
+    return msgspec.json.format(msgspec.json.encode(status), indent=2).decode()
+
+
+def show(status: Status, found: list[DeviceStatus], console: Console | None = None) -> None:
+    """Print units, what they stand on, and devices."""
+    console = console or Console()
+    units = _table("unit", "instance", "status", "pid")
+    for unit in status.units:
+        units.add_row(unit.unit, unit.instance, _coloured(unit.status), _pid(unit.pid))
+    units.add_row("broker", "", "", _pid(status.broker.pid))
+    units.add_row("store", "", "", _pid(status.store.pid))
+    console.print(units)
+    addresses = _table("address", "")
+    for name, address in status.addresses.items():
+        addresses.add_row(name, address)
+    console.print(addresses)
+    if found:
+        devices = _table("service", "device", "status")
+        for device in found:
+            devices.add_row(device.service, device.device, _coloured(device.status))
+        console.print(devices)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _coloured(status: str) -> str:
+    colour = "green" if status == ONLINE else "red"
+    return f"[{colour}]{escape(status)}[/{colour}]"
+
+
+def _pid(pid: int | None) -> str:
+    return "-" if pid is None else str(pid)

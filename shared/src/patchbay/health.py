@@ -1,0 +1,124 @@
+"""Is a unit healthy? Each says so in a small file, its heartbeat, and `check` reads it.
+
+    <state_dir>/run/<instance>.json    {"unit": "locker.edge", "pid": 4711, "online": true, "at": 0}
+
+A file and not a port: a check that compose makes every few seconds on a Pi should cost nothing,
+and an event loop that hangs stops writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from patchbay.topics import device_id
+
+PERIOD_S: Final = 2.0
+"""How often a unit writes its heartbeat."""
+
+STALE_S: Final = 10.0
+"""A heartbeat older than this is none: five were missed."""
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """What a unit says. ``at`` is Unix time in seconds."""
+
+    unit: str
+    pid: int
+    online: bool
+    at: float
+
+
+class Health(Struct, frozen=True):
+    """The answer of `check`; ``reason`` is for people."""
+
+    ok: bool
+    reason: str
+
+
+_heartbeat = msgspec.json.Decoder(Heartbeat)
+
+
+def instance_id(unit: str, name: str | None = None) -> str:
+    """The instance id of a unit: ``locker-edge-pi1``. ``name`` is the host's name if None."""
+    if name is None:
+        name = socket.gethostname().partition(".")[0]
+    return f"{unit.replace('.', '-')}-{device_id(name)}"
+
+
+def heartbeat_file(state_dir: Path, instance: str) -> Path:
+    """Where the unit with this instance id keeps its heartbeat."""
+    return state_dir / "run" / f"{instance}.json"
+
+
+def write_heartbeat(path: Path, heartbeat: Heartbeat) -> None:
+    """Replace the file whole: a reader never sees a part. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(heartbeat))
+    new.replace(path)
+
+
+def check(name: str, state_dir: Path, instance: str | None = None) -> Health:
+    """Is the unit ``locker.edge`` alive and online? ``locker``: are all of its units that ran here?
+
+    ``instance`` says which one is meant, by what ``--instance`` was or by the whole instance id.
+    Without it the freshest heartbeat of a unit speaks for it, since an instance of another name
+    may have left one behind.
+    """
+    freshest: dict[str, Heartbeat] = {}
+    for ident, heartbeat in _heartbeats(state_dir):
+        unit = heartbeat.unit
+        if name not in (unit, unit.partition(".")[0]):
+            continue
+        if instance is not None and ident not in (instance, instance_id(unit, instance)):
+            continue
+        if unit not in freshest or heartbeat.at > freshest[unit].at:
+            freshest[unit] = heartbeat
+    if not freshest:
+        return Health(False, f"not running: no heartbeat in {state_dir / 'run'}")
+    answers = {unit: _judge(heartbeat) for unit, heartbeat in sorted(freshest.items())}
+    if len(answers) == 1:
+        return next(iter(answers.values()))
+    return Health(
+        all(answer.ok for answer in answers.values()),
+        "; ".join(f"{unit} {answer.reason}" for unit, answer in answers.items()),
+    )
+
+
+def _judge(heartbeat: Heartbeat) -> Health:
+    pid = heartbeat.pid
+    age_s = time.time() - heartbeat.at
+    if not _alive(pid):
+        return Health(False, f"dead: process {pid} is gone")
+    if abs(age_s) > STALE_S:  # from the future: the clock was set back, the next one will tell
+        return Health(False, f"hangs: process {pid} has had no heartbeat for {age_s:.0f} s")
+    if not heartbeat.online:
+        return Health(False, "running but not online: is the broker there?")
+    return Health(True, "online")
+
+
+def _heartbeats(state_dir: Path) -> Iterator[tuple[str, Heartbeat]]:
+    """The heartbeats in a state directory, by instance id."""
+    for path in (state_dir / "run").glob("*.json"):
+        # Gone between the listing and the reading, or another program's file: no heartbeat.
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            yield path.stem, _heartbeat.decode(path.read_bytes())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True

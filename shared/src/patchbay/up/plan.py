@@ -1,0 +1,140 @@
+"""What `up` is to run and where it listens, worked out from the settings alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from patchbay.errors import SettingsError
+from patchbay.services import Service, resolve, units
+from patchbay.settings import Config
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+ANY: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  these are compared, not bound
+
+BROKER: Final = "broker"
+STORE: Final = "store"
+
+
+class Program(Struct, frozen=True):
+    """One supervised process: its name, its command, and whether it is a unit, and which."""
+
+    name: str
+    command: list[str]
+    unit: bool = False
+
+
+class Port(Struct, frozen=True):
+    """A TCP port that something of ours listens on: ``key`` is the setting that moves it."""
+
+    name: str
+    key: str
+    host: str
+    number: int
+
+    @property
+    def reach(self) -> str:
+        """The host to connect to from this machine."""
+        return "127.0.0.1" if self.host in ANY else self.host
+
+    @property
+    def address(self) -> str:
+        return f"{self.reach}:{self.number}"
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Everything that `up` starts, in the order of its three groups, and all its addresses.
+
+    ``addresses`` names what a script connects to: mqtt, mongo, and each service's own.
+    """
+
+    infrastructure: list[Program]
+    units: list[Program]
+    demos: list[Program]
+    ports: list[Port]
+    addresses: dict[str, str]
+
+    @property
+    def programs(self) -> list[Program]:
+        return [*self.infrastructure, *self.units, *self.demos]
+
+
+def make_plan(config: Config, state: Path, only: Iterable[str] = ()) -> Plan:
+    """What to run for these settings: the services of ``only``, or all of them.
+
+    A broker on another host, or a store that ``[store] uri`` names, is somebody else's and is not
+    started. Raises SettingsError for an unknown service or a port that the offset pushes too far.
+    """
+    selected = _selected(config, only)
+    infrastructure: list[Program] = []
+    ports: list[Port] = []
+    broker = config.broker
+    mqtt = f"{broker.host}:{config.broker_port}"
+    if broker.host in LOOPBACK:
+        port = Port("mqtt", "[broker] port", broker.bind_host, config.broker_port)
+        ports.append(port)
+        mqtt = port.address
+        infrastructure.append(_broker(state, port))
+    if config.store.uri is None:
+        port = Port("mongo", "[store] port", "127.0.0.1", config.port(config.store.port))
+        ports.append(port)
+        infrastructure.append(_store(state, port.number, config.store.cache_size))
+    addresses = {"mqtt": mqtt, "mongo": config.store_uri}
+    for service in selected:
+        for port in _ports(config, service):
+            ports.append(port)
+            addresses[port.name] = port.address
+    return Plan(
+        infrastructure=infrastructure,
+        units=[_unit(f"{service.name}.{role}") for service in selected for role in service.roles],
+        demos=[_demo(service) for service in selected if config.runtime.demo and service.demo],
+        ports=ports,
+        addresses=addresses,
+    )
+
+
+def _selected(config: Config, only: Iterable[str]) -> list[Service]:
+    names = [name.strip() for name in only if name.strip()]
+    for name in names:
+        if "." in name:
+            raise SettingsError(f"--only {name}: names services, such as {name.split('.')[0]}")
+    if not names:
+        return list(config.services.values())
+    return list({one.name: one for one, _ in units(config.services, names)}.values())
+
+
+def _ports(config: Config, service: Service) -> Iterable[Port]:
+    """The ports of a service. One that is 0 is any free one: there is nothing to check."""
+    table = config.table(service.name, resolve(service.settings))
+    host = config.listen_host(getattr(table, "listen_host", None))
+    for name, key in service.ports.items():
+        number = config.port(getattr(table, key))
+        if number:
+            yield Port(name, f"[{service.name}] {key}", host, number)
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    # -P: a file that lies where somebody starts `up` must not hide a module of ours.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _broker(state: Path, port: Port) -> Program:
+    where = ("--state", str(state / BROKER), "--port", str(port.number), "--host", port.host)
+    return Program(BROKER, _python("patchbay.broker", *where, "--supervised"))
+
+
+def _store(state: Path, port: int, cache_size: str) -> Program:
+    where = ("--storage", str(state / STORE), "--port", str(port), "--cache-size", cache_size)
+    return Program(STORE, _python("patchbay.embedded", *where, "--supervised"))
+
+
+def _unit(name: str) -> Program:
+    return Program(name, _python("patchbay.runtime", name, "--supervised"), unit=True)
+
+
+def _demo(service: Service) -> Program:
+    return Program(f"{service.name}.demo", _python("patchbay.up.demo", service.name))

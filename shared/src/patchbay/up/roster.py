@@ -1,0 +1,79 @@
+"""Who is online, as the bus says: units and devices by their retained statuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from patchbay.bus import Bus, Message
+from patchbay.messages import UnitInfo, new_id
+
+ONLINE = "online"
+OFFLINE = "offline"
+
+_SETTLE_TIMEOUT_S = 5.0
+
+
+class Roster:
+    """Follows the retained statuses on a bus that has not been started yet."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.devices: dict[tuple[str, str], str] = {}
+        """(service, device) -> online or offline."""
+        self._bus = bus
+        self._statuses: dict[str, str] = {}
+        self._pids: dict[str, int] = {}
+        self._nonce = new_id().encode()
+        self._settled = asyncio.Event()
+        topics = bus.topics
+        bus.listen(topics.unit_status("+"), self._unit_said)
+        bus.listen(topics.unit_info("+"), self._unit_told)
+        bus.listen(topics.status("+", "+"), self._device_said)
+        bus.listen(topics.reply(bus.client_id), self._came_back)
+
+    def status(self, instance: str, pid: int) -> str:
+        """A unit's status. What another process said of this instance does not count: a broker
+        that was killed may keep an ``online`` that nobody is there to take back."""
+        if pid <= 0 or self._pids.get(instance) != pid:
+            return OFFLINE
+        return self._statuses.get(instance, OFFLINE)
+
+    async def settle(self) -> None:
+        """Wait until all that was retained is here: what we send ourselves comes after it.
+
+        Raises TimeoutError, and Unavailable if the connection ends meanwhile.
+        """
+        async with asyncio.timeout(_SETTLE_TIMEOUT_S):
+            await self._bus.wait_connected()
+            await self._bus.publish(self._bus.topics.reply(self._bus.client_id), self._nonce)
+            await self._settled.wait()
+
+    def _unit_said(self, message: Message) -> None:
+        message.ack()
+        instance = message.topic.rpartition("/")[2]
+        self._statuses[instance] = message.payload.decode("utf-8", "replace")
+
+    def _unit_told(self, message: Message) -> None:
+        message.ack()
+        instance = message.topic.split("/")[-2]
+        try:
+            self._pids[instance] = msgspec.json.decode(message.payload, type=UnitInfo).pid
+        except msgspec.DecodeError:
+            self._pids.pop(instance, None)
+
+    def _device_said(self, message: Message) -> None:
+        message.ack()
+        address = self._bus.topics.address(message.topic)
+        if address is None:
+            return
+        device = (address.service, address.device)
+        if message.payload:
+            self.devices[device] = message.payload.decode("utf-8", "replace")
+        else:
+            self.devices.pop(device, None)
+
+    def _came_back(self, message: Message) -> None:
+        message.ack()
+        if message.payload == self._nonce:
+            self._settled.set()

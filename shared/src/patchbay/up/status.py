@@ -1,0 +1,101 @@
+"""What a running `up` looks like from outside: what ``patchbay status`` shows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from patchbay.bus import Bus
+from patchbay.errors import Unavailable
+from patchbay.settings import Config
+from patchbay.topics import Topics
+from patchbay.up import supervisor
+from patchbay.up.plan import BROKER, STORE
+from patchbay.up.record import Record
+from patchbay.up.roster import ONLINE, Roster
+
+
+class UnitStatus(Struct, frozen=True):
+    """A unit: ``status`` is online or offline, ``pid`` null when it does not run."""
+
+    unit: str
+    instance: str
+    status: str
+    pid: int | None
+
+
+class ProcessStatus(Struct, frozen=True):
+    """The broker or the store: ``pid`` is null when it does not run, or is not ours."""
+
+    pid: int | None = None
+
+
+class DeviceStatus(Struct, frozen=True):
+    """A device, by the name that it has in topics."""
+
+    service: str
+    device: str
+    status: str
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The whole system. ``ready``: every unit is online, and broker and store, if ours, run."""
+
+    ready: bool = False
+    units: list[UnitStatus] = []
+    broker: ProcessStatus = ProcessStatus()
+    store: ProcessStatus = ProcessStatus()
+    addresses: dict[str, str] = {}
+
+
+async def ask(record: Record, config: Config) -> tuple[Status, list[DeviceStatus]]:
+    """Ask supervisord and the bus how it is. Who does not answer is shown as offline."""
+    try:
+        processes = await asyncio.to_thread(supervisor.processes, Path(record.socket))
+    except Unavailable:
+        processes = {}
+    pids = {name: process.pid for name, process in processes.items() if process.pid}
+    roster = await _roster(record, config)
+    units = [
+        UnitStatus(
+            one.unit,
+            one.instance,
+            roster.status(one.instance, pids.get(one.unit, 0)),
+            pids.get(one.unit),
+        )
+        for one in record.units
+    ]
+    broker = ProcessStatus(pids.get(BROKER))
+    store = ProcessStatus(pids.get(STORE))
+    status = Status(
+        ready=all(one.status == ONLINE for one in units)
+        and (broker.pid is not None or not record.broker)
+        and (store.pid is not None or not record.store),
+        units=units,
+        broker=broker,
+        store=store,
+        addresses=record.addresses,
+    )
+    devices = [DeviceStatus(*name, said) for name, said in sorted(roster.devices.items())]
+    return status, devices
+
+
+async def _roster(record: Record, config: Config) -> Roster:
+    settings = msgspec.structs.replace(config.broker, host=record.mqtt_host, port=record.mqtt_port)
+    bus = Bus(
+        settings,
+        client_id=f"patchbay-status-{os.getpid()}",
+        topics=Topics(record.root_topic),
+        announce=False,
+    )
+    roster = Roster(bus)
+    async with bus:
+        # Without a broker, what it would tell stays offline.
+        with suppress(TimeoutError, Unavailable):
+            await roster.settle()
+    return roster

@@ -1,0 +1,132 @@
+"""Against a real mosquitto: it starts with whatever file a power cut left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patchbay import broker
+from patchbay.bus import Bus, Message
+from patchbay.errors import SettingsError
+from patchbay.testing import Part, broker_settings, free_port, mosquitto_part, until
+from patchbay.topics import Topics
+
+TOPICS = Topics()
+TOPIC = TOPICS.state("locker", "b1")
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[Part]:
+    """A mosquitto that has not been started."""
+    part = mosquitto_part(tmp_path / "broker")
+    yield part
+    part.stop()
+
+
+def make_bus(part: Part) -> Bus:
+    return Bus(broker_settings(part.port), client_id="test", topics=TOPICS, announce=False)
+
+
+async def keep_a_message(part: Part) -> Path:
+    """Let mosquitto write a file with a retained message in it; returns the file."""
+    part.start()
+    async with make_bus(part) as bus:
+        await bus.wait_connected(10)
+        await bus.publish(TOPIC, b"kept" * 100, retain=True)
+    part.stop()
+    return part.log.parent / broker.DATABASE
+
+
+async def retained(part: Part) -> list[bytes]:
+    """What a new subscriber is told at once: what was retained, up to a message of its own."""
+    seen: list[bytes] = []
+
+    def heard(message: Message) -> None:
+        message.ack()
+        seen.append(message.payload)
+
+    bus = make_bus(part)
+    bus.listen(TOPICS.state("locker", "+"), heard)
+    async with bus:
+        await bus.wait_connected(10)
+        await bus.publish(TOPICS.state("locker", "last"), b"last")
+        await until(lambda: b"last" in seen)
+    return seen[:-1]
+
+
+def set_aside(database: Path) -> bool:
+    return database.with_name("mosquitto.db.bad").exists()
+
+
+async def test_a_good_file_is_kept_and_its_messages_are_there(part: Part) -> None:
+    database = await keep_a_message(part)
+    part.start()
+    assert await retained(part) == [b"kept" * 100]
+    assert not set_aside(database)
+
+
+async def test_the_files_of_mosquitto_begin_as_we_think(part: Part) -> None:
+    database = await keep_a_message(part)
+    assert database.read_bytes().startswith(broker.MAGIC)
+
+
+async def test_a_file_of_zeros_is_moved_aside_and_the_broker_starts(part: Part) -> None:
+    database = await keep_a_message(part)
+    database.write_bytes(bytes(database.stat().st_size))
+    part.start()
+    assert await retained(part) == []
+    assert set_aside(database)
+
+
+async def test_a_truncated_file_is_moved_aside_and_the_broker_starts(part: Part) -> None:
+    database = await keep_a_message(part)
+    whole = database.read_bytes()
+    for size in (5, len(broker.MAGIC), 40, 60, len(whole) - 1):
+        database.write_bytes(whole[:size])
+        part.start()
+        part.stop()
+    assert set_aside(database)
+
+
+async def test_garbage_after_a_good_head_is_moved_aside_and_the_broker_starts(part: Part) -> None:
+    database = await keep_a_message(part)
+    head = database.read_bytes()[: len(broker.MAGIC)]
+    database.write_bytes(head + random.Random(7).randbytes(5000))
+    part.start()
+    assert set_aside(database)
+
+
+async def test_an_empty_file_is_no_obstacle(part: Part) -> None:
+    database = await keep_a_message(part)
+    database.write_bytes(b"")
+    part.start()
+    assert not set_aside(database)
+
+
+async def test_the_supervised_process_becomes_mosquitto(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "patchbay.broker", "--state", str(tmp_path / "broker")]
+    part = Part("module", tmp_path, lambda: [*command, "--port", str(port)], port)
+    part.start()
+    try:
+        assert Path(os.readlink(f"/proc/{part.pid}/exe")).name == "mosquitto"
+    finally:
+        part.stop()
+
+
+def test_every_placeholder_of_the_configuration_is_filled_in(tmp_path: Path) -> None:
+    broker.prepare(tmp_path, 1884)
+    lines = (tmp_path / broker.CONFIGURATION).read_text().splitlines()
+    assert "listener 1884 127.0.0.1" in lines
+    assert f"persistence_location {tmp_path}/" in lines
+    assert not [line for line in lines if "@" in line]
+
+
+def test_a_missing_template_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no broker configuration at .*nowhere\.conf"):
+        broker.prepare(tmp_path, 1884, template=tmp_path / "nowhere.conf")

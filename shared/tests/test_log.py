@@ -1,0 +1,112 @@
+"""What a line of the log looks like, for people and for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from patchbay import log
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_what_is_no_terminal_gets_a_json_object_a_line() -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream)
+    log.get_logger("locker.edge").bind(instance="locker-edge-pi1").info("listening", port=5000)
+    (line,) = lines(stream)
+    assert list(line)[:4] == ["timestamp", "level", "logger", "event"]
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "listening",
+        "instance": "locker-edge-pi1",
+        "level": "info",
+        "logger": "locker.edge",
+        "port": 5000,
+    }
+
+
+def test_a_terminal_gets_lines_for_people() -> None:
+    stream = Terminal()
+    log.configure(stream=stream)
+    log.get_logger("locker.edge").info("listening", port=5000)
+    assert "listening" in stream.getvalue()
+    with pytest.raises(json.JSONDecodeError):
+        lines(stream)
+
+
+def test_the_form_can_be_forced() -> None:
+    stream = Terminal()
+    log.configure(form="json", stream=stream)
+    log.get_logger("a").info("said")
+    assert lines(stream)[0]["event"] == "said"
+    stream = Terminal()
+    log.configure(form="console", stream=stream)
+    log.get_logger("a").info("said")
+    assert "[info     ]" in stream.getvalue().replace("\x1b[32m\x1b[1m", "").replace("\x1b[0m", "")
+
+
+def test_the_level_holds_for_us_and_for_the_standard_library() -> None:
+    stream = io.StringIO()
+    log.configure("warning", stream=stream)
+    log.get_logger("a").info("not said")
+    logging.getLogger("b").info("not said")
+    log.get_logger("a").warning("said")
+    logging.getLogger("b").warning("said %s", "too", extra={"key": 1})
+    assert [line["event"] for line in lines(stream)] == ["said", "said too"]
+    assert lines(stream)[1]["key"] == 1
+    assert lines(stream)[1]["logger"] == "b"
+
+
+def test_configured_twice_a_line_is_said_once() -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream)
+    log.configure(stream=stream)
+    logging.getLogger("a").warning("said")
+    assert len(lines(stream)) == 1
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_comes_with_its_traceback(form: log.Format) -> None:
+    stream = io.StringIO()
+    log.configure(form=form, stream=stream)
+    try:
+        raise ValueError("wrong")
+    except ValueError as error:
+        log.get_logger("a").error("failed", exc_info=error)
+    assert "ValueError: wrong" in stream.getvalue()
+    assert "Traceback (most recent call last)" in stream.getvalue()
+    assert "╭" not in stream.getvalue()
+
+
+def test_a_unit_that_logs_does_not_carry_rich() -> None:
+    program = (
+        "import sys, patchbay.log as log; log.configure(); log.get_logger('a').info('said');"
+        "assert 'rich' not in sys.modules; import rich"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -1,0 +1,162 @@
+"""Where people ask: the commands ``patchbay/locker/<board>/cmd/<name>`` and their answers.
+
+The device ``all`` stands for all boards, for those commands that ask and change nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from patchbay.bus import Bus, Commands, Request
+from patchbay.bus.commands import Command
+from patchbay.errors import Unavailable
+from patchbay.inbox import Aggregate
+from patchbay.messages import encode, new_id, now
+from patchbay.store import Document
+from patchbay_locker import rules
+from patchbay_locker.messages import (
+    SERVICE,
+    Ask,
+    Assign,
+    Block,
+    Extend,
+    Reset,
+    Revoke,
+    Unblock,
+)
+from patchbay_locker.rules import Board, Effect, SaveRental
+from patchbay_locker.settings import LockerSettings
+from patchbay_locker.store import LockerStore, public
+
+ALL = "all"
+
+Answer = dict[str, Any]
+Decide = Callable[[Board], tuple[Answer, list[Effect]]]
+Keep = Callable[[Iterable[Aggregate[Board]]], Awaitable[None]]
+
+
+def draw_code(length: int) -> str:
+    """A code of so many digits, unpredictable."""
+    return f"{secrets.randbelow(10**length):0{length}d}"
+
+
+class Desk:
+    """Serves the locker's commands. ``keep`` saves changed boards and publishes what follows."""
+
+    def __init__(self, bus: Bus, kept: LockerStore, settings: LockerSettings, keep: Keep) -> None:
+        self._kept = kept
+        self._code_length = settings.code_length
+        self._keep = keep
+        self._in_doubt = ""
+        Commands(
+            bus,
+            SERVICE,
+            {
+                "assign": Command(Assign, self._assign),
+                "revoke": Command(Revoke, self._revoke),
+                "extend": Command(Extend, self._extend),
+                "block": Command(Block, self._block),
+                "unblock": Command(Unblock, self._unblock),
+                "reset": Command(Reset, self._reset, moves=True),
+                "state": Command(Ask, self._state),
+                "boards": Command(Ask, self._boards),
+                "rentals": Command(Ask, self._rentals),
+                "accesses": Command(Ask, self._accesses),
+            },
+        )
+
+    # What changes a board
+
+    async def _assign(self, request: Request, body: Assign) -> Answer:
+        length = self._code_length
+        return await self._change(
+            request, lambda board: rules.assign(board, body, now(), new_id, draw_code, length)
+        )
+
+    async def _revoke(self, request: Request, body: Revoke) -> Answer:
+        return await self._change(request, lambda board: rules.revoke(board, body, now()))
+
+    async def _extend(self, request: Request, body: Extend) -> Answer:
+        return await self._change(request, lambda board: rules.extend(board, body, now()))
+
+    async def _block(self, request: Request, body: Block) -> Answer:
+        return await self._change(request, rules.block)
+
+    async def _unblock(self, request: Request, body: Unblock) -> Answer:
+        return await self._change(request, rules.unblock)
+
+    async def _reset(self, request: Request, body: Reset) -> Answer:
+        return await self._change(request, rules.reset)
+
+    async def _change(self, request: Request, decide: Decide) -> Answer:
+        """Decide, save, publish; the same request delivered again gets the same answer.
+
+        A save that fails leaves in doubt whether it landed; the bus then gives us the request once
+        more, and the board itself knows.
+        """
+        boards = self._kept.boards
+        async with boards.lock:
+            await self._kept.prepare(now())
+            aggregate = boards.get(request.device)
+            board = rules.known(aggregate.state if aggregate else None, request.device)
+            assert aggregate is not None  # noqa: S101 - known() has refused
+            if (request.again or request.id == self._in_doubt) and request.id in aggregate.done:
+                answer: Answer = msgspec.json.decode(aggregate.done[request.id])
+                return answer
+            answer, effects = decide(board)
+            for effect in effects:
+                if isinstance(effect, SaveRental):
+                    self._kept.record(effect, aggregate.id)
+            aggregate.finish(request.id, encode(answer).decode())
+            try:
+                await self._keep([aggregate])
+            except Unavailable:
+                self._in_doubt = request.id
+                raise
+            self._in_doubt = ""
+            return answer
+
+    # What only asks
+
+    async def _state(self, request: Request, body: Ask) -> Answer:
+        await self._kept.prepare(now())
+        board = self._kept.boards.get(request.device)
+        state = rules.state(rules.known(board.state if board else None, request.device))
+        return {"board": msgspec.to_builtins(state)}
+
+    async def _boards(self, request: Request, body: Ask) -> Answer:
+        await self._kept.prepare(now())
+        boards = sorted(self._kept.boards, key=lambda one: one.id)
+        if request.device != ALL:
+            boards = [one for one in boards if one.id == request.device]
+        shown = boards[body.skip : body.skip + body.limit]
+        states = [msgspec.to_builtins(rules.state(one.state)) for one in shown]
+        return {"boards": states, "total": len(boards)}
+
+    async def _rentals(self, request: Request, body: Ask) -> Answer:
+        found, total = await self._kept.rentals(
+            self._board_of(request), active=body.active, skip=body.skip, limit=body.limit
+        )
+        shown: list[Document] = [
+            {"rental": one["_id"], **fields}
+            for one, fields in zip(found, public(found, "code"), strict=True)
+        ]
+        return {"rentals": shown, "total": total}
+
+    async def _accesses(self, request: Request, body: Ask) -> Answer:
+        found, total = await self._kept.accesses(
+            self._board_of(request), skip=body.skip, limit=body.limit
+        )
+        return {"accesses": public(found), "total": total}
+
+    def _board_of(self, request: Request) -> str | None:
+        """The board that is asked about; None for all. Raises Rejected for one not known."""
+        if request.device == ALL:
+            return None
+        board = self._kept.boards.get(request.device)
+        rules.known(board.state if board else None, request.device)
+        return request.device

@@ -1,0 +1,127 @@
+"""What the edge remembers of each board, in its outbox's file.
+
+    last/<device>      `numbering.Last`: what tells a repeat, a reboot and a late packet
+    desired/<device>   the last desired state, as it came: a restart of the edge wipes no board
+    reset/<device>     the highest reset id that is done: no board is rebooted twice for one
+
+Each is written with the commit of the report or message that changed it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+
+from patchbay.messages import parse_time
+from patchbay.outbox import Outbox
+from patchbay_locker.messages import Desired
+from patchbay_locker.numbering import Last
+from patchbay_locker.wire import Answer, Code, Request
+
+_decoder = msgspec.json.Decoder(Desired)
+
+
+class Held:
+    """A desired state, ready to answer from. ``codes`` are (cell, code, Unix time of its end)."""
+
+    __slots__ = ("blocked", "codes", "reset_id", "rev")
+
+    def __init__(self, payload: bytes) -> None:
+        """Raises msgspec.DecodeError or ValueError for what is no desired state."""
+        desired = _decoder.decode(payload)
+        self.rev = desired.rev
+        self.reset_id = desired.reset_id
+        self.blocked = desired.blocked
+        self.codes = [
+            (one.cell, one.code, parse_time(one.expires_at).timestamp()) for one in desired.rentals
+        ]
+
+
+class BoardMemory:
+    """One board, as its edge knows it."""
+
+    __slots__ = ("desired", "device", "last", "reset_done")
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.last: Last | None = None
+        self.desired: Held | None = None
+        self.reset_done = 0
+
+    def answer(self, request: Request, now: float) -> Answer:
+        """The answer to a request from what is held now. ``now``: Unix time in seconds.
+
+        Minutes are what is left, rounded up, at least 1; a code whose time is over is not listed.
+        A report that itself says RESET=1 is never answered with RESET=1: the board has just
+        rebooted.
+        """
+        held = self.desired
+        if held is None:
+            return Answer(request.header, request.id, request.send_text)
+        reset = not request.reset and held.reset_id is not None and held.reset_id > self.reset_done
+        codes = tuple(
+            [
+                Code(cell, code, max(1, math.ceil((expires - now) / 60)))
+                for cell, code, expires in held.codes
+                if expires > now
+            ]
+        )
+        return Answer(request.header, request.id, request.send_text, reset, held.blocked, codes)
+
+
+class Memory:
+    """All boards of one edge."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._boards: dict[str, BoardMemory] = {}
+        for device, value in outbox.notes("last/"):
+            self.board(device).last = Last.from_bytes(value)
+        for device, value in outbox.notes("desired/"):
+            self.board(device).desired = Held(value)
+        for device, value in outbox.notes("reset/"):
+            self.board(device).reset_done = int(value)
+
+    def __iter__(self) -> Iterator[BoardMemory]:
+        return iter(self._boards.values())
+
+    def __len__(self) -> int:
+        return len(self._boards)
+
+    def board(self, device: str) -> BoardMemory:
+        """What is known of a board; new if that is nothing."""
+        board = self._boards.get(device)
+        if board is None:
+            board = self._boards[device] = BoardMemory(device)
+        return board
+
+    def numbered(self, board: BoardMemory, last: Last) -> None:
+        """Remember its last report."""
+        board.last = last
+        self._outbox.note(f"last/{board.device}", last.to_bytes())
+
+    def rebooted(self, board: BoardMemory) -> None:
+        """The board has rebooted: what was ordered is done."""
+        held = board.desired
+        if held is not None and held.reset_id is not None and held.reset_id > board.reset_done:
+            board.reset_done = held.reset_id
+            self._outbox.note(f"reset/{board.device}", b"%d" % board.reset_done)
+
+    def desire(self, device: str, payload: bytes) -> bool:
+        """Hold a desired state, unless it is older than what is held. True if it is new.
+
+        An empty payload forgets the board: its owner has removed it. Raises as `Held` does.
+        """
+        board = self.board(device)
+        if not payload:
+            board.desired = None
+            self._outbox.note(f"desired/{device}", None)
+            return False
+        held = Held(payload)
+        if board.desired is not None and held.rev <= board.desired.rev:
+            return False
+        board.desired = held
+        self._outbox.note(f"desired/{device}", payload)
+        return True

@@ -1,0 +1,154 @@
+"""What the locker service keeps in MongoDB.
+
+    boards     one document a board: `board.Board`, changed by compare-and-set. The truth
+    rentals    one a rental, for looking up: {_id, board, cell, code, holder, created_at,
+               expires_at, status: active | expired | revoked, ended_at}
+    accesses   one for each cell in a report's BOX_ACC: {_id, board, boot, send, cell, rental, at,
+               maybe_repeat}
+    dead       dead letters, for as long as ``[store] events_ttl_s`` says
+
+``accesses`` has no index but ``_id``, which begins with the board and rises with time (measured: a
+second index makes each insert four times as dear): ask for a board's accesses by the range of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from msgspec import to_builtins
+
+from patchbay.inbox import Aggregates
+from patchbay.messages import DeadLetter, parse_time
+from patchbay.store import Document, Store
+from patchbay_locker.board import Access, Board, SaveRental
+
+BOARDS = "boards"
+RENTALS = "rentals"
+ACCESSES = "accesses"
+DEAD = "dead"
+
+
+class LockerStore:
+    """The collections of the locker service."""
+
+    def __init__(self, store: Store, dead_letters_ttl_s: int) -> None:
+        self._store = store
+        self._ttl_s = dead_letters_ttl_s
+        self._rentals: dict[str, Document] = {}
+        self._prepared = False
+        self.boards: Aggregates[Board] = Aggregates(store, BOARDS, Board)
+
+    async def prepare(self, now: datetime) -> None:
+        """Make indexes, read the boards, and finish what a kill cut short. Raises Unavailable."""
+        await self.boards.load()
+        if self._prepared:
+            return
+        await self._store.ensure_index(RENTALS, [("board", 1), ("status", 1)])
+        await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        await self._reconcile(now)
+        self._prepared = True
+
+    async def save_facts(self, accesses: list[Document]) -> None:
+        """Keep accesses; those that are kept already stay as they are. Raises Unavailable."""
+        await self._store.insert_new(ACCESSES, accesses)
+
+    def record(self, effect: SaveRental, device: str) -> None:
+        """A rental's record to be written by `save_records`."""
+        self._rentals[effect.rental.id] = _rental(effect, device)
+
+    async def save_records(self) -> None:
+        """Write what `record` was given. Raises Unavailable; then they are written later."""
+        documents = list(self._rentals.values())
+        await self._store.save(RENTALS, documents)
+        for one in documents:
+            if self._rentals.get(one["_id"]) is one:
+                del self._rentals[one["_id"]]
+
+    async def _reconcile(self, now: datetime) -> None:
+        """The boards are the truth; a kill may have come between a board and its records."""
+        running = {
+            rental.id: (aggregate.id, rental)
+            for aggregate in self.boards
+            for rental in aggregate.state.rentals.values()
+        }
+        active = {one["_id"]: one for one in await self._store.find(RENTALS, {"status": "active"})}
+        for id, (device, rental) in running.items():
+            if id not in active or active[id]["expires_at"] != rental.expires_at:
+                self.record(SaveRental(rental, device, "active"), device)
+        for id, one in active.items():
+            if id not in running:
+                over = one["expires_at"] <= now
+                ended = {
+                    "status": "expired" if over else "revoked",
+                    "ended_at": one["expires_at"] if over else now,
+                }
+                self._rentals[id] = {**one, **ended}
+        await self.save_records()
+
+    # Questions
+
+    async def rentals(
+        self, device: str | None, *, active: bool, skip: int, limit: int
+    ) -> tuple[list[Document], int]:
+        """Rentals of a board or of all, newest first, and how many there are."""
+        query: dict[str, Any] = {} if device is None else {"board": device}
+        if active:
+            query["status"] = "active"
+        found = await self._store.find(
+            RENTALS, query, sort=[("created_at", -1)], skip=skip, limit=limit
+        )
+        return found, await self._store.count(RENTALS, query)
+
+    async def accesses(
+        self, device: str | None, *, skip: int, limit: int
+    ) -> tuple[list[Document], int]:
+        """Accesses of a board, newest first, or of all, by board; and how many there are."""
+        query = {} if device is None else {"_id": {"$gte": f"{device}:", "$lt": f"{device};"}}
+        found = await self._store.find(ACCESSES, query, sort=[("_id", -1)], skip=skip, limit=limit)
+        return found, await self._store.count(ACCESSES, query)
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter. Raises Unavailable."""
+        document: Document = to_builtins(letter)
+        document["_id"] = document.pop("id")
+        document["at"] = parse_time(letter.time)
+        await self._store.insert_new(DEAD, [document])
+
+
+def access(event_id: str, board: str, effect: Access) -> Document:
+    """The document of an access: its id is the report's and the cell."""
+    return {
+        "_id": f"{event_id}:{effect.cell:04d}",
+        "board": board,
+        "boot": effect.boot,
+        "send": effect.send,
+        "cell": effect.cell,
+        "rental": effect.rental,
+        "at": effect.at,
+        "maybe_repeat": effect.maybe_repeat,
+    }
+
+
+def _rental(effect: SaveRental, device: str) -> Document:
+    rental = effect.rental
+    return {
+        "_id": rental.id,
+        "board": device,
+        "cell": rental.cell,
+        "code": rental.code,
+        "holder": rental.holder,
+        "created_at": rental.created_at,
+        "expires_at": rental.expires_at,
+        "status": effect.status,
+        "ended_at": effect.ended_at,
+    }
+
+
+def public(documents: Iterable[Document], *hidden: str) -> list[Document]:
+    """Documents as an answer shows them: without ``_id`` and what is hidden."""
+    return [
+        {key: value for key, value in one.items() if key != "_id" and key not in hidden}
+        for one in documents
+    ]
