@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import sys
 import time
 
@@ -29,6 +30,7 @@ async def well(unit: Unit) -> None:
         state_dir=unit.state_dir.is_dir(),
         listen_host=unit.listen_host,
         port=unit.settings(Settings).port,
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
     )
     await unit.serving()
     unit.log.info("taken down", connected=unit.bus.connected)

@@ -211,6 +211,13 @@ async def test_a_role_finds_its_settings_and_a_directory(start_alone: Start) -> 
     assert line["state_dir"]
 
 
+async def test_a_unit_may_open_as_many_files_as_an_edge_has_devices(start_alone: Start) -> None:
+    unit = start_alone("odd.well")
+    await until(lambda: unit.said("ready"))
+    soft, hard = unit.said("ready")[0]["open_files"]
+    assert soft == hard or soft >= 65_536
+
+
 async def test_a_mistake_in_a_role_is_logged_with_its_place_and_exits_with_1(
     start_alone: Start,
 ) -> None:

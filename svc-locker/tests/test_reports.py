@@ -13,6 +13,8 @@ from patchbay_locker.board import Access, Board, Effect, Publish, Rental
 from patchbay_locker.messages import Alarm, Online, Opened, Rebooted, Report
 from patchbay_locker.reports import ALARMS, silence
 
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
@@ -287,14 +289,14 @@ def test_a_late_report_is_not_compared() -> None:
 
 def test_a_board_that_was_offline_is_online_again() -> None:
     board = a_board()
-    rules.tick(board, NOW + 60 * MINUTE, 0)
+    rules.tick(board, NOW + 60 * MINUTE, 0, LONG_AGO)
     assert events(fold(board, a_report(2), NOW + 61 * MINUTE)) == [Online("1953")]
     assert events(fold(board, a_report(3), NOW + 62 * MINUTE)) == []
 
 
 def test_an_old_report_does_not_make_a_board_online() -> None:
     board = a_board()
-    rules.tick(board, NOW + 60 * MINUTE, 0)
+    rules.tick(board, NOW + 60 * MINUTE, 0, LONG_AGO)
     assert fold(board, a_report(2), NOW) == []
     assert not board.online
 
@@ -340,7 +342,7 @@ def test_a_board_that_slows_down_is_offline_a_few_times_only() -> None:
     times_offline = 0
     for _ in range(20):
         next_at = board.last_seen + 10 * MINUTE
-        times_offline += len(rules.tick(board, next_at, 0))
+        times_offline += len(rules.tick(board, next_at, 0, LONG_AGO))
         fold(board, a_report(board.send + 1), next_at)
     assert times_offline <= 4
     assert board.online

@@ -22,6 +22,8 @@ from patchbay_locker.messages import (
 )
 from patchbay_locker.rules import Board, Effect, Publish, Rental, SaveRental
 
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 BEGIN = NOW.replace(microsecond=123_000)
 MINUTE = timedelta(minutes=1)
@@ -214,7 +216,7 @@ def test_assign_takes_over_a_cell_whose_time_has_come_before_any_tick() -> None:
     answer, effects = assign(board, 1, 5, "1492", now=later)
     assert [getattr(effect, "status", None) for effect in effects] == ["expired", None, "active"]
     assert board.rentals["1"].id == answer["rental"]
-    assert rules.tick(board, later, 3600) == []
+    assert rules.tick(board, later, 3600, LONG_AGO) == []
 
 
 # revoke, extend
@@ -327,30 +329,30 @@ def test_a_rental_ends_on_time_and_its_code_is_desired_no_more() -> None:
     assign(board, 1, 1, "1")
     assign(board, 2, 2, "2")
     first, second = board.rentals["1"], board.rentals["2"]
-    assert rules.tick(board, BEGIN + MINUTE - timedelta(milliseconds=1), 3600) == []
-    assert rules.tick(board, NOW + MINUTE, 3600) == [
+    assert rules.tick(board, BEGIN + MINUTE - timedelta(milliseconds=1), 3600, LONG_AGO) == []
+    assert rules.tick(board, NOW + MINUTE, 3600, LONG_AGO) == [
         SaveRental(first, "1953", "expired", first.expires_at),
         Publish("expired", Expired("1953", first.id, 1)),
     ]
     assert board.rentals == {"2": second}
     assert (board.rev, [r.cell for r in rules.desired(board).rentals]) == (3, [2])
-    assert rules.tick(board, NOW + MINUTE, 3600) == []
+    assert rules.tick(board, NOW + MINUTE, 3600, LONG_AGO) == []
 
 
 def test_rentals_that_end_together_are_one_change() -> None:
     board = a_board("111")
     for code in "123":
         assign(board, minutes=1, code=code)
-    assert len(rules.tick(board, NOW + MINUTE, 3600)) == 6
+    assert len(rules.tick(board, NOW + MINUTE, 3600, LONG_AGO)) == 6
     assert (board.rentals, board.rev) == ({}, 4)
 
 
 def test_a_rental_ends_while_its_board_is_away() -> None:
     board = a_board("111")
     assign(board, minutes=60)
-    rules.tick(board, NOW + 30 * MINUTE, 0)
+    rules.tick(board, NOW + 30 * MINUTE, 0, LONG_AGO)
     assert not board.online
-    assert [type(effect) for effect in rules.tick(board, NOW + 60 * MINUTE, 0)] == [
+    assert [type(effect) for effect in rules.tick(board, NOW + 60 * MINUTE, 0, LONG_AGO)] == [
         SaveRental,
         Publish,
     ]
@@ -358,17 +360,25 @@ def test_a_rental_ends_while_its_board_is_away() -> None:
 
 def test_a_silent_board_is_offline_once() -> None:
     board = a_board("111")
-    assert rules.tick(board, NOW + timedelta(seconds=9.9), 10) == []
+    assert rules.tick(board, NOW + timedelta(seconds=9.9), 10, LONG_AGO) == []
     offline = Publish("offline", Offline("1953", "2026-03-01T12:00:00.123Z"))
-    assert rules.tick(board, NOW + timedelta(seconds=10), 10) == [offline]
-    assert rules.tick(board, NOW + timedelta(seconds=11), 10) == []
+    assert rules.tick(board, NOW + timedelta(seconds=10), 10, LONG_AGO) == [offline]
+    assert rules.tick(board, NOW + timedelta(seconds=11), 10, LONG_AGO) == []
     assert (board.online, board.rev) == (False, 0)
 
 
 def test_due_is_the_next_moment_at_which_something_happens() -> None:
     board = a_board("111")
-    assert rules.due(board, 0) == NOW + 5 * MINUTE
+    assert rules.due(board, 0, LONG_AGO) == NOW + 5 * MINUTE
     assign(board, minutes=1, code="1")
-    assert rules.due(board, 0) == BEGIN + MINUTE
-    rules.tick(board, NOW + 5 * MINUTE, 0)
-    assert rules.due(board, 0) is None
+    assert rules.due(board, 0, LONG_AGO) == BEGIN + MINUTE
+    rules.tick(board, NOW + 5 * MINUTE, 0, LONG_AGO)
+    assert rules.due(board, 0, LONG_AGO) is None
+
+
+def test_silence_counts_from_when_we_began_to_listen() -> None:
+    board = a_board()
+    began = NOW + timedelta(hours=2)
+    assert rules.due(board, 10, began) == began + timedelta(seconds=10)
+    assert rules.tick(board, began + timedelta(seconds=9), 10, began) == []
+    assert len(rules.tick(board, began + timedelta(seconds=10), 10, began)) == 1

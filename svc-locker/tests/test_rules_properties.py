@@ -38,6 +38,8 @@ reports = st.builds(
     box_to=cell_lists,
     box_acc=cell_lists,
 )
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 moments = st.integers(-100_000, 100_000).map(lambda s: NOW + timedelta(seconds=s))
 
 
@@ -153,19 +155,19 @@ class Lockers(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        self.keep(rules.tick(self.board, self.now, 0))
-        due = rules.due(self.board, 0)
+        self.keep(rules.tick(self.board, self.now, 0, LONG_AGO))
+        due = rules.due(self.board, 0, LONG_AGO)
         assert due is None or due > self.now
 
-    @precondition(lambda self: rules.due(self.board, 0) is not None)
+    @precondition(lambda self: rules.due(self.board, 0, LONG_AGO) is not None)
     @rule()
     def something_happens_when_it_is_due_and_not_before(self) -> None:
-        due = rules.due(self.board, 0)
+        due = rules.due(self.board, 0, LONG_AGO)
         assert due is not None
         before = msgspec.json.encode(self.board)
-        assert rules.tick(self.board, due - timedelta(microseconds=1), 0) == []
+        assert rules.tick(self.board, due - timedelta(microseconds=1), 0, LONG_AGO) == []
         assert msgspec.json.encode(self.board) == before
-        effects = rules.tick(self.board, due, 0)
+        effects = rules.tick(self.board, due, 0, LONG_AGO)
         assert effects
         self.keep(effects)
         self.now = max(self.now, due)

@@ -46,10 +46,10 @@ from patchbay.topics import Topics
 INFO_PERIOD_S: Final = 10.0
 """How often a unit looks whether what it says of itself has changed."""
 
-GRACE_S: Final = 4.0
+GRACE_S: Final = 3.5
 """How long a unit may take to finish what it has in hand."""
 
-DEADLINE_S: Final = 4.9
+DEADLINE_S: Final = 4.5
 """The process is gone so long after it was told to stop, whatever hangs."""
 
 CANCEL_S: Final = 0.5

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +45,10 @@ from patchbay_locker.store import LockerStore, access
 EDGE_PREFIX = f"{SERVICE}-edge"
 TICK_S = 0.5
 """How often time is looked at: an expiry is at most so late."""
+
+LAG = timedelta(seconds=5)
+"""A report that is so old when it comes is part of a backlog: until that is worked off, a board's
+silence means nothing."""
 
 _reports = msgspec.json.Decoder(Report)
 
@@ -81,6 +85,7 @@ class LockerDomain:
         self._publisher = Publisher(bus, SERVICE)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}
+        self._listening_since = now()
         self._desired: dict[str, int] = {}
         self._online: dict[str, bool] = {}
         self._restate: dict[str, Aggregate[Board]] = {}
@@ -117,8 +122,9 @@ class LockerDomain:
         boards = self.kept.boards
         async with boards.lock:
             await self.kept.prepare(now())
+            self._listening_since = now()
             for board in boards:
-                self._due[board.id] = rules.due(board.state, self.settings.offline_after_s)
+                self._watch(board)
                 self._publish_desired(board)
                 self._publish_state(board)
                 self._publish_status(board)
@@ -156,9 +162,12 @@ class LockerDomain:
             await self.kept.prepare(now())
             changed: dict[str, Aggregate[Board]] = {}
             facts: list[Document] = []
+            moment = now()
             for event in events:
                 report = _reports.decode(event.data)
                 at = parse_time(event.time)
+                if moment - at > LAG:
+                    self._listening_since = moment
                 device = device_id(report.board)
                 board = boards.get(device)
                 if board is not None and board.knows(event):
@@ -216,7 +225,7 @@ class LockerDomain:
         await self.kept.boards.save(some)
         await self.kept.save_records()
         for board in some:
-            self._due[board.id] = rules.due(board.state, self.settings.offline_after_s)
+            self._watch(board)
             if self._desired.get(board.id) != board.state.rev:
                 self._publish_desired(board)
             self._restate[board.id] = board
@@ -270,6 +279,12 @@ class LockerDomain:
                 states_at = clock + self.settings.state_interval_s
                 self._publish_states()
 
+    def _watch(self, board: Aggregate[Board]) -> None:
+        """Note when time will have something to do with this board."""
+        self._due[board.id] = rules.due(
+            board.state, self.settings.offline_after_s, self._listening_since
+        )
+
     async def _tick(self) -> None:
         """Do what is due: end rentals, notice silence, forget what the broker has confirmed."""
         moment = now()
@@ -284,11 +299,13 @@ class LockerDomain:
                 board = boards.get(id)
                 if board is None:
                     continue
-                effects = rules.tick(board.state, moment, self.settings.offline_after_s)
+                effects = rules.tick(
+                    board.state, moment, self.settings.offline_after_s, self._listening_since
+                )
                 if effects:
                     board.changed = True
                     self._collect(board, effects, new_id(), rfc3339(moment), [])
-                self._due[id] = rules.due(board.state, self.settings.offline_after_s)
+                self._watch(board)
                 changed.append(board)
             changed.extend(board for board in boards if board.pruned and not board.changed)
             await self.keep(changed)

@@ -148,6 +148,7 @@ class LockerEdge:
                 box_eng=list(request.box_eng),
                 box_to=list(request.box_to),
                 box_acc=list(request.box_acc),
+                rev=board.desired.rev if board.desired else 0,
                 extra=request.extra,
             ),
         )

@@ -54,6 +54,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Cells whose time, says the board, has run out."""
     box_acc: list[int] = []
     """Cells that were accessed since its last report."""
+    rev: int = 0
+    """Revision of the desired state that the edge holds for the board; 0: of none."""
     extra: dict[str, str] = {}
     """Keys that ACon_V1.0 does not name, as sent."""
 

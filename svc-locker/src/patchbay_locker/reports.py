@@ -95,6 +95,8 @@ def _learn(board: Board, gap_s: float) -> None:
 def _take(board: Board, report: Report) -> None:
     board.boot = report.boot
     board.send = report.send
+    # With a new store we know less than the edge: the next change must outrank what it holds.
+    board.rev = max(board.rev, report.rev)
     board.connection = report.connection
     board.wifi_state = report.wifi_state
     board.gsm_state = report.gsm_state

@@ -223,24 +223,29 @@ def _rental(board: Board, cell: int, now: datetime) -> Rental:
 # Time
 
 
-def tick(board: Board, now: datetime, offline_after_s: float) -> list[Effect]:
+def tick(
+    board: Board, now: datetime, offline_after_s: float, listening_since: datetime
+) -> list[Effect]:
     """End what has run out: rentals, and the time that a board may be silent.
 
-    ``offline_after_s`` is the setting; 0: three learned intervals. An expired rental ended when
-    its time was over, not when somebody looked.
+    ``offline_after_s`` is the setting; 0: three learned intervals. Silence counts from
+    ``listening_since`` at the earliest: what we did not hear was not said to us. An expired rental
+    ended when its time was over, not when somebody looked.
     """
     effects = _expire(board, now)
-    if board.online and now >= board.last_seen + silence(board, offline_after_s):
+    heard = max(board.last_seen, listening_since)
+    if board.online and now >= heard + silence(board, offline_after_s):
         board.online = False
         effects.append(Publish("offline", Offline(board.id, board.last_seen_text())))
     return effects
 
 
-def due(board: Board, offline_after_s: float) -> datetime | None:
+def due(board: Board, offline_after_s: float, listening_since: datetime) -> datetime | None:
     """The earliest moment at which `tick` has something to do, or None."""
     moments = [rental.expires_at for rental in board.rentals.values()]
     if board.online:
-        moments.append(board.last_seen + silence(board, offline_after_s))
+        heard = max(board.last_seen, listening_since)
+        moments.append(heard + silence(board, offline_after_s))
     return min(moments, default=None)
 
 

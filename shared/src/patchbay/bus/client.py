@@ -36,6 +36,9 @@ from patchbay.topics import Topics, matches
 ONLINE = b"online"
 OFFLINE = b"offline"
 
+NO_SUBSCRIBER = 0x10
+"""PUBACK reason code: nobody has subscribed, the message is gone."""
+
 DEAD_LETTER_BYTES = 1024
 """How much of an original stands in its dead letter, as hex."""
 
@@ -322,13 +325,15 @@ class Bus:
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._replies[correlation] = future
             try:
-                await self.publish(
+                code = await self.publish(
                     topic,
                     payload,
                     expiry_s=expiry_s,
                     response_topic=reply,
                     correlation=correlation,
                 )
+                if code == NO_SUBSCRIBER:
+                    raise Unavailable(f"nobody has subscribed to {topic}")
                 return await future
             finally:
                 del self._replies[correlation]
@@ -421,8 +426,11 @@ class Bus:
         will = Will(self.topics.unit_status(self.client_id), OFFLINE) if self.announces else None
         self._connection = connection
         await connection.open(port=self.port, durable=self.durable, will=will)
-        if self._subscriptions:
-            await connection.subscribe([s.pattern for s in self._subscriptions])
+        subscribed = 0
+        while subscribed < len(self._subscriptions):  # one may be added while we wait
+            some = self._subscriptions[subscribed:]
+            await connection.subscribe([one.pattern for one in some])
+            subscribed += len(some)
         if self.durable:
             self._nonce = new_id().encode()
             connection.publish(self.topics.fence(self.client_id), self._nonce)

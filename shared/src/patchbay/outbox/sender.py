@@ -32,9 +32,6 @@ BATCH_EVENTS = 50
 BATCH_BYTES = 131_072
 """Half of the broker's maximum packet size, so a batch never is what the broker refuses."""
 
-NO_SUBSCRIBER = 0x10
-"""PUBACK reason code: nobody has subscribed (yet)."""
-
 PATIENCE_S = 5.0
 """Without progress for so long, start again; doubled each time, up to `PATIENCE_MAX_S`."""
 
