@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from patchbay import log
 
 

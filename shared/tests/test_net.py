@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
+
 from patchbay.errors import Unavailable
 from patchbay.log import get_logger
 from patchbay.net import Limits, Peer, Server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from patchbay.errors import SettingsError
 from patchbay.services import Service, discover, resolve, units
 

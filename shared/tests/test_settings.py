@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 from msgspec import Meta, Struct
+
 from patchbay.errors import SettingsError
 from patchbay.services import Service
 from patchbay.settings import BrokerSettings, Config, RuntimeSettings, StoreSettings

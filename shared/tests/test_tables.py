@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta, Struct
+
 from patchbay.errors import SettingsError
 from patchbay.tables import Given, build
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.parent import die_with_parent
+from patchbay.priority import step_back
 
 OPLOG_ENTRIES: Final = 1000
 """Entries of the oplog that are kept; the default of 100,000 is written and pruned for nobody."""
@@ -66,6 +67,7 @@ def main() -> None:
         print(f"store: {error}", file=sys.stderr)
         sys.exit(1)
     given.storage.mkdir(parents=True, exist_ok=True)
+    step_back()
     os.execv(argv[0], argv)  # noqa: S606  no shell is what we want
 
 

@@ -39,9 +39,13 @@ from patchbay.health import (
 from patchbay.health import instance_id as instance_id
 from patchbay.messages import UnitInfo, encode, now, rfc3339
 from patchbay.parent import die_with_parent
+from patchbay.priority import step_back
 from patchbay.services import Service, discover, resolve, units
 from patchbay.settings import Config
 from patchbay.topics import Topics
+
+DOMAIN: Final = "domain"
+"""The role that owns state: its session at the broker is durable, and it runs after the edges."""
 
 INFO_PERIOD_S: Final = 10.0
 """How often a unit looks whether what it says of itself has changed."""
@@ -88,7 +92,7 @@ class Unit:
             config.broker,
             client_id=instance,
             topics=self.topics,
-            durable=role == "domain",
+            durable=role == DOMAIN,
             port=config.broker_port,
         )
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
@@ -255,6 +259,8 @@ def run_units(names: Iterable[str], config: Config, instance: str | None = None)
     started the process starts all of them again. Raises SettingsError for an unknown name.
     """
     chosen = units(config.services, names)
+    if all(role == DOMAIN for _, role in chosen):
+        step_back()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         well = runner.run(_live_together(chosen, config, instance))
     faulthandler.cancel_dump_traceback_later()

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from patchbay.messages import Rejected as Rejected
+from patchbay.errors import Rejected as Rejected
 
 SERVICE: Final = "locker"
 REPORT: Final = "report"

@@ -9,9 +9,10 @@ sends again what it could not deliver, and that is the outbox's business, not th
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -39,10 +40,26 @@ class Will:
     payload: bytes
 
 
-class _Pipe:
-    """The socket that paho believes to have: an asyncio transport behind recv and send."""
+class _Outgoing(NamedTuple):
+    """A message that is to be sent when the window allows."""
 
-    def __init__(self) -> None:
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: Properties | None
+    on_ack: OnAck | None
+
+
+class _Pipe:
+    """The socket that paho believes to have: an asyncio transport behind recv and send.
+
+    What one turn of the loop sends is one write.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.received = bytearray()
 
@@ -56,8 +73,16 @@ class _Pipe:
     def send(self, data: bytes) -> int:
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the connection is closed")
-        self.transport.write(data)
+        if not self._sent:
+            self._loop.call_soon(self.flush)
+        self._sent.append(data)
         return len(data)
+
+    def flush(self) -> None:
+        """Write what was sent so far."""
+        sent, self._sent = self._sent, []
+        if sent and self.transport is not None:
+            self.transport.write(b"".join(sent))
 
     def pending(self) -> int:
         return len(self.received)
@@ -69,6 +94,7 @@ class _Pipe:
         """The transport never blocks."""
 
     def close(self) -> None:
+        self.flush()
         transport, self.transport = self.transport, None
         if transport is not None:
             transport.close()
@@ -93,11 +119,13 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._settings = settings
         self._on_message = on_message
-        self._pipe = _Pipe()
-        self._client = _Paho(client_id, self._pipe)
-        self._waiting: dict[int, OnAck] = {}
-        self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._loop = asyncio.get_running_loop()
+        self._pipe = _Pipe(self._loop)
+        self._client = _Paho(client_id, self._pipe)
+        self._waiting: dict[int, OnAck | None] = {}
+        self._held: deque[_Outgoing] = deque()
+        self._window = settings.max_inflight
+        self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._ticker: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[str] = self._loop.create_future()
@@ -114,7 +142,9 @@ class Connection(asyncio.Protocol):
         """Connect, and return after a good CONNACK. Raises Unavailable."""
         settings = self._settings
         client = self._client
-        client.max_inflight_messages_set(settings.max_inflight)
+        client.max_inflight_messages_set(
+            0
+        )  # ours is the window: paho's searches all at each PUBACK
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if will is not None:
@@ -170,14 +200,19 @@ class Connection(asyncio.Protocol):
             )
         if not self.alive:
             raise Unavailable("not connected to the broker")
-        info = self._client.publish(topic, payload, qos, retain, properties)
-        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise Unavailable("65,535 messages wait for their acknowledgement")
-        if on_ack is not None:
-            if qos:
-                self._waiting[info.mid] = on_ack
-            else:
-                on_ack(0)
+        outgoing = _Outgoing(topic, payload, qos, retain, properties, on_ack)
+        if self._held or len(self._waiting) >= self._window:
+            self._held.append(outgoing)
+        else:
+            self._send(outgoing)
+
+    def _send(self, outgoing: _Outgoing) -> None:
+        on_ack = outgoing.on_ack
+        info = self._client.publish(*outgoing[:5])
+        if outgoing.qos:
+            self._waiting[info.mid] = on_ack
+        elif on_ack is not None:
+            on_ack(0)
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe at QoS 1 and wait for the SUBACK. Raises Unavailable, also for a refusal."""
@@ -236,6 +271,7 @@ class Connection(asyncio.Protocol):
         if code.is_failure:
             self._connected.set_exception(Unavailable(f"the broker refuses us: {code}"))
             return
+        self._window = min(self._window, getattr(props, "ReceiveMaximum", self._window))
         self.established = True
         self.established_at = self._loop.time()
         largest = getattr(props, "MaximumPacketSize", None)
@@ -282,6 +318,8 @@ class Connection(asyncio.Protocol):
         on_ack = self._waiting.pop(mid, None)
         if on_ack is not None:
             on_ack(code.value)
+        while self._held and len(self._waiting) < self._window:
+            self._send(self._held.popleft())
 
     def _suback(
         self,
@@ -313,9 +351,11 @@ class Connection(asyncio.Protocol):
         if not self._connected.done():
             self._connected.set_exception(Unavailable(why))
             self._connected.exception()
-        waiting, self._waiting = self._waiting, {}
-        for on_ack in waiting.values():
-            on_ack(None)
+        unsettled = [*self._waiting.values(), *(one.on_ack for one in self._held)]
+        self._waiting, self._held = {}, deque()
+        for on_ack in unsettled:
+            if on_ack is not None:
+                on_ack(None)
         for future in self._subscribing.values():
             if not future.done():
                 future.set_exception(Unavailable(why))

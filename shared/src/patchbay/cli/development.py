@@ -14,8 +14,7 @@ _ROOT: Final = Path(__file__).resolve().parents[4]
 
 
 def check() -> None:
-    """Formatting, lint, types and import rules. All of them run; the exit code is not 0 if any
-    failed."""
+    """Check formatting, lint, types and import rules; the exit code is 0 when all are right."""
     raise typer.Exit(0 if _check(_need_root()) else 1)
 
 

@@ -141,13 +141,13 @@ class Aggregates(Generic[T]):
         for one in changed.values():
             one.changed = one.pruned = False
         fresh = [self._encode(one) for one in changed.values() if not one.version]
-        updates = [
-            ({"_id": one.id, "v": one.version}, {"$set": self._encode(one)})
+        replaced = [
+            ({"_id": one.id, "v": one.version}, self._encode(one))
             for one in changed.values()
             if one.version
         ]
         matched = await self._store.insert_new(self._collection, fresh)
-        matched += await self._store.update(self._collection, updates)
+        matched += await self._store.replace(self._collection, replaced)
         if matched != len(changed):
             await self._verify(changed)
         for one in changed.values():

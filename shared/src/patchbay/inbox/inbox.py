@@ -30,8 +30,8 @@ same events. Any other exception makes it be called event by event, to find the 
 STOP_TIMEOUT_S = 3.0
 """A unit is gone within five seconds; a round that takes longer is found again after the start."""
 
-ROUND_EVENTS = 500
-"""Events to one round: half of an edge's window, so that it sends while we persist."""
+ROUND_EVENTS = 1000
+"""Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
 
 class Inbox:

@@ -85,7 +85,7 @@ class Claim:
 def running(state: Path) -> Record | None:
     """What runs on this state directory; None if nothing does."""
     try:
-        with (state / _LOCK).open("a+") as lock:
+        with (state / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         pass  # held: it runs

@@ -91,7 +91,7 @@ def render(plan: Plan, state: Path, socket: Path) -> str:
         if programs:
             names = ",".join(program.name for program in programs)
             text += _GROUP.format(name=name, programs=names, priority=priority)
-            text += "".join(_program(program, log) for program in programs)
+            text += "".join(_program(program, _escaped(log)) for program in programs)
     return text
 
 
@@ -159,6 +159,7 @@ def _call(socket: Path, method: str) -> Any:
 
 
 def _program(program: Program, log: str) -> str:
+    """``log`` is escaped twice: supervisord expands a program's log file twice."""
     return _PROGRAM.format(
         name=program.name,
         command=_escaped(shlex.join(program.command)),

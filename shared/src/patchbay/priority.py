@@ -1,0 +1,21 @@
+"""Who goes first when a small machine has more to do than it can.
+
+A device waits for its edge, and goes on or gives up within seconds. Nobody waits for a domain
+service or the store like that: what they have not done yet is safe in an outbox. So both are nicer
+than edges and broker, which keeps answers quick while a backlog is worked off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+BACKGROUND_NICE: Final = 10
+"""A tenth of an edge's share where both want the whole machine; all of it where the edge is idle."""
+
+
+def step_back() -> None:
+    """Let this process, and what it becomes, run after those that devices wait for."""
+    with contextlib.suppress(OSError):  # forbidden by a container: then all are equal
+        os.setpriority(os.PRIO_PROCESS, 0, BACKGROUND_NICE)

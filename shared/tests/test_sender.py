@@ -1,0 +1,407 @@
+"""The sender over a real broker: the window, the batches, the starting again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patchbay.bus import Bus, Message
+from patchbay.messages import Ack, Event, decode_events, encode
+from patchbay.outbox import Journal, Row, Sender
+from patchbay.outbox import sender as sender_module
+from patchbay.testing import MakeBus, Part, until
+
+SERVICE = "tiny"
+INSTANCE = "tiny-edge-1"
+ALONE_TOPIC = "patchbay/tiny/d1/event/said"
+BATCH_TOPIC = f"patchbay/tiny/{INSTANCE}/event/batch"
+
+
+class Edge:
+    """A journal and its sender, on a bus that is not started."""
+
+    def __init__(self, bus: Bus, path: Path) -> None:
+        self.bus = bus
+        self.journal = Journal(path)
+        self.told = 0
+        self.sender = Sender(self.journal, bus, SERVICE, self._acknowledged)
+
+    def _acknowledged(self) -> None:
+        self.told += 1
+
+    def take(self, count: int = 1, body: bytes = b"{}", subject: str = "D1") -> None:
+        """Commit so many events, as one turn, and hand them to the sender."""
+        first = self.journal.seq + 1
+        rows = [
+            Row(seq, f"k{seq}", ALONE_TOPIC, "patchbay.tiny.said", subject, "t", body)
+            for seq in range(first, first + count)
+        ]
+        self.journal.commit(rows, (), self.sender.acked)
+        self.sender.committed(rows)
+
+    async def start(self) -> None:
+        self.sender.start()
+        self.bus.start()
+        await self.bus.wait_connected(5)
+
+
+class Domain:
+    """Hears all that the edge says, and acknowledges what the test wants."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.messages: list[Message] = []
+        self.events: list[Event] = []
+        self.letters: list[bytes] = []
+        bus.listen("patchbay/tiny/+/event/+", self._hear)
+        bus.listen("patchbay/dead/tiny", self._bury)
+
+    def _hear(self, message: Message) -> None:
+        message.ack()
+        self.messages.append(message)
+        self.events += decode_events(message.payload)
+
+    def _bury(self, message: Message) -> None:
+        message.ack()
+        self.letters.append(message.payload)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event.sequence for event in self.events]
+
+    @property
+    def sizes(self) -> list[tuple[str, int]]:
+        """Of each message its topic and how many events it had."""
+        return [(one.topic, len(decode_events(one.payload))) for one in self.messages]
+
+    async def start(self) -> None:
+        self.bus.start()
+        await self.bus.wait_connected(5)
+
+    async def acknowledge(self, epoch: str, upto: int, nak: bool = False) -> None:
+        topic = self.bus.topics.ack(INSTANCE)
+        await self.bus.publish(topic, encode(Ack(epoch, upto, nak)))
+
+
+@pytest.fixture
+async def edge(make_bus: MakeBus, tmp_path: Path) -> Iterator[Edge]:  # type: ignore[misc]
+    edge = Edge(make_bus(INSTANCE), tmp_path / "outbox.sqlite")
+    yield edge
+    await edge.sender.stop()
+    edge.journal.close()
+
+
+@pytest.fixture
+async def domain(make_bus: MakeBus) -> Domain:
+    """Subscribed before anything is sent, unless the test starts it later."""
+    return Domain(make_bus("tiny-domain-1"))
+
+
+async def test_few_events_travel_alone_each_on_its_own_topic(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(8, b'{"n": 1}')
+    await until(lambda: domain.numbers == list(range(1, 9)))
+    assert domain.sizes == [(ALONE_TOPIC, 1)] * 8
+    assert json.loads(domain.messages[0].payload) == {
+        "specversion": "1.0",
+        "id": "k1",
+        "source": INSTANCE,
+        "type": "patchbay.tiny.said",
+        "subject": "D1",
+        "time": "t",
+        "sequence": 1,
+        "epoch": edge.journal.epoch,
+        "data": {"n": 1},
+    }
+    assert edge.sender.waiting == 8
+
+
+async def test_many_events_travel_in_batches_of_at_most_fifty(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(115)
+    await until(lambda: domain.numbers == list(range(1, 116)))
+    assert domain.sizes == [(BATCH_TOPIC, 50), (BATCH_TOPIC, 50), (BATCH_TOPIC, 15)]
+
+
+async def test_a_batch_is_never_larger_than_half_a_packet(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(40, b'"%s"' % (b"x" * 20_000))
+    await until(lambda: domain.numbers == list(range(1, 41)))
+    assert max(count for _, count in domain.sizes) > 1
+    assert max(len(one.payload) for one in domain.messages) <= sender_module.BATCH_BYTES
+
+
+async def test_no_more_than_the_window_is_under_way(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    for _ in range(13):
+        edge.take(100)
+    assert edge.sender.sent == sender_module.WINDOW
+    await until(lambda: domain.numbers == list(range(1, 1001)))
+    await domain.acknowledge(edge.journal.epoch, 10)
+    await until(lambda: edge.sender.sent == 1010)
+    await domain.acknowledge(edge.journal.epoch, 900)
+    await until(lambda: domain.numbers == list(range(1, 1301)))
+    assert edge.sender.waiting == 400
+    assert edge.told == 2
+
+
+async def test_what_was_taken_in_without_a_broker_is_sent_at_the_connack(
+    edge: Edge, domain: Domain
+) -> None:
+    edge.take(3)
+    edge.take(2)
+    await domain.start()
+    await edge.start()
+    await until(lambda: domain.numbers == [1, 2, 3, 4, 5])
+
+
+async def test_a_nak_makes_it_start_again_behind_what_is_acknowledged(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(20)
+    await until(lambda: domain.numbers == list(range(1, 21)))
+    await domain.acknowledge(edge.journal.epoch, 15, nak=True)
+    await until(lambda: domain.numbers[20:] == list(range(16, 21)))
+    assert edge.sender.acked == 15
+
+
+async def test_of_the_many_naks_that_one_gap_makes_the_first_is_obeyed(
+    edge: Edge, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "NAK_PAUSE_S", 3600.0)
+    await domain.start()
+    await edge.start()
+    edge.take(5)
+    await until(lambda: domain.numbers == [1, 2, 3, 4, 5])
+    for _ in range(3):
+        await domain.acknowledge(edge.journal.epoch, 3, nak=True)
+    await domain.acknowledge(edge.journal.epoch, 4, nak=True)
+    await until(lambda: edge.sender.acked == 4)
+    edge.take()
+    await until(lambda: domain.numbers[-1] == 6)
+    assert domain.numbers == [1, 2, 3, 4, 5, 4, 5, 5, 6]
+
+
+async def test_after_a_killed_broker_all_that_is_not_acknowledged_is_sent_again(
+    edge: Edge, domain: Domain, mosquitto: Part
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(12)
+    await until(lambda: domain.numbers == list(range(1, 13)))
+    await domain.acknowledge(edge.journal.epoch, 9)
+    await until(lambda: edge.sender.acked == 9)
+    mosquitto.kill()
+    await until(lambda: not edge.bus.connected)
+    edge.take(2)
+    mosquitto.start()
+    await until(lambda: set(domain.numbers[12:]) == {10, 11, 12, 13, 14})
+
+
+async def test_while_nobody_has_subscribed_it_tries_again(edge: Edge, domain: Domain) -> None:
+    await edge.start()
+    edge.take(3)
+    await until(lambda: edge.sender._pausing is not None)
+    await domain.start()
+    await until(lambda: set(domain.numbers) == {1, 2, 3})
+    await domain.acknowledge(edge.journal.epoch, 3)
+    await until(lambda: edge.sender.waiting == 0)
+
+
+async def test_without_progress_it_starts_again(
+    edge: Edge, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "PATIENCE_S", 0.2)
+    edge.sender._progress()
+    await domain.start()
+    await edge.start()
+    edge.take(2)
+    await until(lambda: domain.numbers[:6] == [1, 2, 1, 2, 1, 2])
+    await domain.acknowledge(edge.journal.epoch, 2)
+    await until(lambda: edge.sender.waiting == 0)
+
+
+NONSENSE = [
+    b"",
+    b"{",
+    b"[]",
+    b'{"epoch": 1, "upto": 2}',
+    b"\xff",
+    b'{"epoch": "\xff", "upto": 2}',
+    b'{"epoch": "e", "upto": 2, "more": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+]
+
+
+async def test_acknowledgements_of_another_epoch_and_nonsense_are_ignored(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(3)
+    await until(lambda: domain.numbers == [1, 2, 3])
+    await domain.acknowledge("another", 3)
+    await domain.acknowledge("another", 0, nak=True)
+    for payload in NONSENSE:
+        await domain.bus.publish(domain.bus.topics.ack(INSTANCE), payload)
+    await domain.acknowledge(edge.journal.epoch, 1)
+    await until(lambda: edge.sender.acked == 1)
+    assert (edge.told, edge.bus.reconnects, domain.numbers) == (1, 0, [1, 2, 3])
+
+
+async def test_an_acknowledgement_of_more_than_there_is_is_ignored(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(3)
+    await domain.acknowledge(edge.journal.epoch, 4)
+    await domain.acknowledge(edge.journal.epoch, 2)
+    await until(lambda: edge.sender.acked == 2)
+    assert (edge.told, edge.sender.waiting) == (1, 1)
+
+
+async def test_an_old_acknowledgement_changes_nothing(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(3)
+    for upto in (2, 1, 2, 3):
+        await domain.acknowledge(edge.journal.epoch, upto)
+    await until(lambda: edge.sender.acked == 3)
+    assert edge.told == 2
+    assert domain.numbers == [1, 2, 3]
+
+
+async def test_a_domain_that_never_knew_it_gets_the_same_epoch_from_the_start(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    epoch = edge.journal.epoch
+    edge.take(2)
+    await until(lambda: domain.numbers == [1, 2])
+    await domain.acknowledge(epoch, 0, nak=True)
+    await until(lambda: domain.numbers == [1, 2, 1, 2])
+    assert edge.journal.epoch == epoch
+
+
+async def forgotten_at(edge: Edge, domain: Domain, acked: int) -> str:
+    """The domain has acknowledged so many of ten, and then knows nothing: its store is new."""
+    await domain.start()
+    await edge.start()
+    edge.take(10)
+    await until(lambda: domain.numbers == list(range(1, 11)))
+    epoch = edge.journal.epoch
+    await domain.acknowledge(epoch, acked)
+    await until(lambda: edge.sender.acked == acked)
+    await domain.acknowledge(epoch, 0, nak=True)
+    return epoch
+
+
+async def test_a_domain_that_has_forgotten_what_it_acknowledged_gets_a_new_epoch_from_1(
+    edge: Edge, domain: Domain
+) -> None:
+    old = await forgotten_at(edge, domain, 7)
+    await until(lambda: domain.numbers[10:] == [1, 2, 3])
+    assert [event.id for event in domain.events[10:]] == ["k8", "k9", "k10"]
+    new = edge.journal.epoch
+    assert {event.epoch for event in domain.events[10:]} == {new}
+    assert new != old
+    await domain.acknowledge(old, 9)
+    await domain.acknowledge(new, 2)
+    await until(lambda: edge.sender.acked == 9)
+    edge.take()
+    await until(lambda: domain.numbers[10:] == [1, 2, 3, 4])
+    assert edge.sender.waiting == 2
+
+
+async def test_when_nothing_is_left_a_new_epoch_begins_with_the_next_event(
+    edge: Edge, domain: Domain
+) -> None:
+    old = await forgotten_at(edge, domain, 10)
+    await until(lambda: edge.journal.epoch != old)
+    edge.take()
+    await until(lambda: domain.numbers[10:] == [1])
+    await domain.acknowledge(edge.journal.epoch, 1)
+    await until(lambda: edge.sender.waiting == 0)
+
+
+async def test_a_new_epoch_that_cannot_be_written_waits_until_it_can(
+    edge: Edge, domain: Domain
+) -> None:
+    edge_db = edge.journal._db
+    await domain.start()
+    await edge.start()
+    edge.take(3)
+    epoch = edge.journal.epoch
+    await domain.acknowledge(epoch, 1)
+    await until(lambda: edge.sender.acked == 1)
+    edge_db.execute("PRAGMA query_only=ON")
+    await domain.acknowledge(epoch, 0, nak=True)
+    await domain.acknowledge(epoch, 2)
+    await until(lambda: edge.sender.acked == 2)
+    assert (edge.journal.epoch, edge.bus.reconnects) == (epoch, 0)
+    edge_db.execute("PRAGMA query_only=OFF")
+    await domain.acknowledge(epoch, 0, nak=True)
+    await until(lambda: edge.journal.epoch != epoch)
+    await until(lambda: domain.events[-1].id == "k3" and domain.numbers[-1] == 1)
+
+
+async def test_an_event_too_large_for_the_broker_is_set_aside_and_the_sequence_goes_on(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    large = b'"%s"' % (b"x" * 300_000)
+    edge.take()
+    edge.take(1, large)
+    edge.take()
+    await until(lambda: domain.numbers == [1, 2, 3])
+    assert bytes(domain.events[1].data) == b"null"
+    await until(lambda: len(domain.letters) == 1)
+    letter = json.loads(domain.letters[0])
+    assert (letter["topic"], letter["size"]) == (ALONE_TOPIC, len(large))
+
+
+async def test_an_event_too_large_among_many_does_not_hold_up_the_others(
+    edge: Edge, domain: Domain
+) -> None:
+    edge.take(5)
+    edge.take(1, b'"%s"' % (b"x" * 300_000))
+    edge.take(20)
+    await domain.start()
+    await edge.start()
+    await until(lambda: domain.numbers == list(range(1, 27)))
+    assert [event.sequence for event in domain.events if bytes(event.data) == b"null"] == [6]
+
+
+async def test_an_event_that_is_too_large_without_its_body_is_set_aside_too(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(1, b"{}", "D" * 300_000)
+    edge.take()
+    await until(lambda: domain.numbers == [1, 2])
+    assert bytes(domain.events[0].data) == b"null"
+    assert edge.bus.reconnects == 0
+
+
+async def test_stopped_it_sends_nothing_more(edge: Edge, domain: Domain) -> None:
+    await domain.start()
+    await edge.start()
+    await edge.bus.stop()
+    await edge.sender.stop()
+    edge.take(2)
+    assert edge.sender.sent == 0
+    await asyncio.sleep(0)
+    assert domain.events == []

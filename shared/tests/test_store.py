@@ -1,0 +1,284 @@
+"""The store: a real server, also one that is killed and one that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import BulkWriteError, OperationFailure, WriteError
+
+from patchbay.errors import Unavailable
+from patchbay.settings import StoreSettings
+from patchbay.store import INSERT_BATCH, Inserter, Store
+from patchbay.testing import Part, store_part
+
+AWAY_S = 8.0
+"""By then an operation has found out that the store is away (it looks for it for two seconds)."""
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"_id": number, "say": f"n{number}"} for number in range(count)]
+
+
+async def test_the_store_answers(store: Store) -> None:
+    await store.ping()
+
+
+async def test_only_what_is_new_is_inserted_and_counted(store: Store) -> None:
+    assert await store.insert_new("things", numbered(3)) == 3
+    again = [{"_id": 1, "say": "changed"}, {"_id": 3, "say": "n3"}, {"_id": 0, "say": "changed"}]
+    assert await store.insert_new("things", again) == 1
+    assert await store.insert_new("things", again) == 0
+    assert await store.find("things", {}, sort=[("_id", 1)]) == numbered(4)
+
+
+async def test_inserting_nothing_is_nothing(store: Store) -> None:
+    assert await store.insert_new("things", []) == 0
+
+
+async def test_more_than_one_insert_takes_are_inserted_and_counted(store: Store) -> None:
+    assert await store.insert_new("things", numbered(10)) == 10
+    count = 2 * INSERT_BATCH + 7
+    assert await store.insert_new("things", numbered(count)) == count - 10
+    assert await store.count("things", {}) == count
+
+
+async def test_the_same_id_twice_in_one_insert_is_one_document(store: Store) -> None:
+    assert await store.insert_new("things", [{"_id": 1}, {"_id": 1}, {"_id": 2}]) == 2
+
+
+async def test_an_error_that_is_no_duplicate_comes_out_as_it_is(store: Store) -> None:
+    with pytest.raises(BulkWriteError):
+        await store.insert_new("things", [{"_id": 1}, {"_id": 2, "big": "x" * 17_000_000}])
+    assert await store.find("things", {}) == [{"_id": 1}]
+
+
+class Unconfirmed:
+    """A server whose journal fails: it has the documents and cannot promise to keep them."""
+
+    async def insert_many(self, documents: list[Any], *, ordered: bool) -> None:
+        raise BulkWriteError(
+            {
+                "writeErrors": [{"index": 0, "code": 11000, "errmsg": "duplicate key"}],
+                "writeConcernErrors": [{"code": 64, "errmsg": "waiting for the journal"}],
+                "nInserted": len(documents) - 1,
+            }
+        )
+
+
+async def test_an_insert_that_is_not_confirmed_is_unavailable(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_database", {"things": Unconfirmed()})
+    with pytest.raises(Unavailable, match="did not confirm"):
+        await store.insert_new("things", numbered(2))
+
+
+async def test_save_writes_over_what_is_there(store: Store) -> None:
+    await store.save("things", [{"_id": 1, "a": 1, "b": 1}])
+    await store.save("things", [{"_id": 1, "a": 2}, {"_id": 2, "a": 3}])
+    assert await store.find("things", {}, sort=[("_id", 1)]) == [
+        {"_id": 1, "a": 2},
+        {"_id": 2, "a": 3},
+    ]
+    await store.save("things", [])
+
+
+async def test_update_counts_the_filters_that_matched(store: Store) -> None:
+    await store.insert_new("things", [{"_id": n, "v": 1} for n in range(3)])
+    up = {"$set": {"v": 2}}
+    changes = [({"_id": 0, "v": 1}, up), ({"_id": 1, "v": 7}, up), ({"_id": 9, "v": 1}, up)]
+    assert await store.update("things", changes) == 1
+    assert await store.update("things", changes) == 0
+    assert await store.update("things", []) == 0
+    assert [one["v"] for one in await store.find("things", {}, sort=[("_id", 1)])] == [2, 1, 1]
+
+
+async def test_an_index_may_be_asked_for_twice(store: Store) -> None:
+    for _ in range(2):
+        await store.ensure_index("things", [("a", 1), ("b", -1)])
+        await store.ensure_index("things", [("at", 1)], expireAfterSeconds=60)
+    indexes = await store.collection("things").index_information()
+    assert {"a_1_b_-1", "at_1"} <= set(indexes)
+
+
+async def test_a_unique_index_refuses_a_second_one_with_an_error_of_its_own(store: Store) -> None:
+    await store.ensure_index("things", [("name", 1)], unique=True)
+    await store.save("things", [{"_id": 1, "name": "a"}])
+    with pytest.raises((BulkWriteError, WriteError)):
+        await store.save("things", [{"_id": 2, "name": "a"}])
+
+
+async def test_find_sorts_skips_and_limits_and_count_counts(store: Store) -> None:
+    await store.insert_new("things", [{"_id": n, "even": n % 2 == 0} for n in range(10)])
+    found = await store.find("things", {"even": True}, sort=[("_id", -1)], skip=1, limit=2)
+    assert [one["_id"] for one in found] == [6, 4]
+    assert await store.count("things", {"even": True}) == 5
+    assert await store.find("nothing", {}) == []
+    assert await store.count("nothing", {}) == 0
+
+
+async def test_times_and_large_numbers_come_back_as_they_were(store: Store) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+    await store.save("things", [{"_id": 1, "at": moment, "n": 2**40, "text": "등"}])
+    [found] = await store.find("things", {})
+    assert found == {"_id": 1, "at": moment, "n": 2**40, "text": "등"}
+    assert found["at"].tzinfo is not None
+
+
+async def test_a_question_that_is_none_comes_out_as_it_is(store: Store) -> None:
+    with pytest.raises(OperationFailure):
+        await store.find("things", {"a": {"$noSuchOperator": 1}})
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Part]:
+    """A store that a test may kill; not started."""
+    part = store_part(tmp_path / "store")
+    yield part
+    part.kill()
+
+
+@pytest.fixture
+async def own(own_server: Part) -> AsyncIterator[Store]:
+    settings = StoreSettings(database="test", timeout_s=2.0)
+    async with Store(settings, f"mongodb://127.0.0.1:{own_server.port}") as store:
+        yield store
+
+
+async def test_a_store_that_is_not_there_yet_is_unavailable_and_then_works(
+    own: Store, own_server: Part
+) -> None:
+    async with asyncio.timeout(AWAY_S):
+        with pytest.raises(Unavailable, match="away"):
+            await own.ping()
+    own_server.start()
+    await own.ping()
+
+
+async def test_a_killed_store_is_unavailable_for_each_operation_and_has_all_it_confirmed(
+    own: Store, own_server: Part
+) -> None:
+    own_server.start()
+    await own.insert_new("things", numbered(200))
+    await own.save("things", [{"_id": 7, "say": "saved"}])
+    await own.update("things", [({"_id": 8}, {"$set": {"say": "updated"}})])
+    own_server.kill()
+    operations = [
+        own.ping(),
+        own.ensure_index("things", [("say", 1)]),
+        own.insert_new("things", numbered(1)),
+        own.save("things", numbered(1)),
+        own.update("things", [({"_id": 1}, {"$set": {"say": "x"}})]),
+        own.find("things", {}),
+        own.count("things", {}),
+        Inserter(own, "things").insert({"_id": 0}),
+    ]
+    async with asyncio.timeout(AWAY_S):
+        ends = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(end) for end in ends] == [Unavailable] * len(operations)
+    own_server.start()
+    assert await own.count("things", {}) == 200
+    assert await own.find("things", {"_id": {"$in": [7, 8]}}, sort=[("_id", 1)]) == [
+        {"_id": 7, "say": "saved"},
+        {"_id": 8, "say": "updated"},
+    ]
+
+
+async def test_nothing_that_was_confirmed_is_lost_when_the_store_is_killed_while_it_writes(
+    own: Store, own_server: Part
+) -> None:
+    own_server.start()
+    confirmed: list[int] = []
+
+    async def write(first: int) -> None:
+        number = first
+        while True:
+            await own.insert_new("things", [{"_id": number}])
+            confirmed.append(number)
+            if len(confirmed) == 60:
+                own_server.kill()
+            number += 4
+
+    ends = await asyncio.gather(*(write(first) for first in range(4)), return_exceptions=True)
+    assert [type(end) for end in ends] == [Unavailable] * 4
+    own_server.start()
+    assert {one["_id"] for one in await own.find("things", {})} >= set(confirmed)
+
+
+async def test_a_store_that_hangs_is_unavailable_and_works_when_it_goes_on(
+    own: Store, own_server: Part
+) -> None:
+    own_server.start()
+    await own.save("things", numbered(2))
+    os.kill(own_server.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(AWAY_S):
+            with pytest.raises(Unavailable):
+                await own.find("things", {})
+    finally:
+        os.kill(own_server.pid, signal.SIGCONT)
+    assert await own.count("things", {}) == 2
+
+
+class Counting(Store):
+    """Counts how many inserts the documents took."""
+
+    def __init__(self, settings: StoreSettings, uri: str) -> None:
+        super().__init__(settings, uri)
+        self.sizes: list[int] = []
+
+    async def insert_new(self, collection: str, documents: Any) -> int:
+        self.sizes.append(len(documents))
+        return await super().insert_new(collection, documents)
+
+
+async def test_what_many_callers_insert_travels_together(
+    store: Store, store_server: Part
+) -> None:
+    settings = StoreSettings(database=store.collection("x").database.name)
+    async with Counting(settings, f"mongodb://127.0.0.1:{store_server.port}") as counting:
+        inserter = Inserter(counting, "things")
+        await asyncio.gather(*(inserter.insert({"_id": number}) for number in range(100)))
+        assert counting.sizes == [100]
+        first = asyncio.create_task(inserter.insert({"_id": 100}))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(inserter.insert({"_id": 101 + n})) for n in range(9)]
+        await asyncio.gather(first, *others)
+        assert counting.sizes == [100, 1, 9]
+    assert await store.count("things", {}) == 110
+
+
+async def test_an_insert_has_returned_only_when_the_document_is_there(store: Store) -> None:
+    inserter = Inserter(store, "things")
+    for number in range(3):
+        await inserter.insert({"_id": number})
+        assert await store.count("things", {}) == number + 1
+    await inserter.insert({"_id": 0, "say": "again"})
+    assert await store.find("things", {"_id": 0}) == [{"_id": 0}]
+
+
+async def test_an_error_reaches_every_caller_and_the_next_insert_works(store: Store) -> None:
+    inserter = Inserter(store, "things")
+    documents: list[dict[str, Any]] = [{"_id": 1}, {"_id": 2, "what": object()}, {"_id": 3}]
+    ends = await asyncio.gather(*map(inserter.insert, documents), return_exceptions=True)
+    assert all(isinstance(end, Exception) for end in ends), ends
+    await inserter.insert({"_id": 4})
+    assert await store.count("things", {"_id": 4}) == 1
+
+
+async def test_a_caller_that_gives_up_does_not_keep_the_others_from_theirs(store: Store) -> None:
+    inserter = Inserter(store, "things")
+    impatient = asyncio.create_task(inserter.insert({"_id": 1}))
+    patient = asyncio.create_task(inserter.insert({"_id": 2}))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await patient
+    assert await store.count("things", {"_id": 2}) == 1

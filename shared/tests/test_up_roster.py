@@ -1,0 +1,43 @@
+"""Against a real mosquitto: what is retained there is known before `settle` returns."""
+
+from __future__ import annotations
+
+from patchbay.messages import UnitInfo, encode
+from patchbay.testing import MakeBus
+from patchbay.up.roster import OFFLINE, ONLINE, Roster
+
+
+async def test_units_and_devices_are_known_by_what_is_retained(make_bus: MakeBus) -> None:
+    unit = make_bus("locker-edge-pi1", announce=True)
+    info = UnitInfo(unit="locker.edge", version="1", pid=4711, since="2026-01-01T00:00:00Z")
+    unit.keep(unit.topics.unit_info("locker-edge-pi1"), encode(info))
+    unit.keep(unit.topics.status("locker", "b1"), b"online")
+    await unit.set_ready()
+    unit.start()
+    await unit.wait_online(10)
+
+    bus = make_bus("asks")
+    roster = Roster(bus)
+    bus.start()
+    await roster.settle()
+    assert roster.status("locker-edge-pi1", 4711) == ONLINE
+    assert roster.devices == {("locker", "b1"): "online"}
+
+
+async def test_an_online_of_another_process_does_not_count(make_bus: MakeBus) -> None:
+    unit = make_bus("speaks")
+    unit.start()
+    await unit.wait_connected(10)
+    info = UnitInfo(unit="locker.edge", version="1", pid=4711, since="2026-01-01T00:00:00Z")
+    await unit.publish(unit.topics.unit_status("locker-edge-pi1"), b"online", retain=True)
+    await unit.publish(unit.topics.unit_info("locker-edge-pi1"), encode(info), retain=True)
+    await unit.publish(unit.topics.unit_info("locker-edge-pi2"), b"nonsense", retain=True)
+
+    bus = make_bus("asks")
+    roster = Roster(bus)
+    bus.start()
+    await roster.settle()
+    assert roster.status("locker-edge-pi1", 4711) == ONLINE
+    assert roster.status("locker-edge-pi1", 4712) == OFFLINE
+    assert roster.status("locker-edge-pi1", 0) == OFFLINE
+    assert roster.status("locker-edge-pi2", 4711) == OFFLINE
