@@ -47,8 +47,10 @@ def test_up_says_ready_and_status_tells_what_runs(system: System) -> None:
     assert "locker.edge" in shown.stdout
     watched = cli("watch", "patchbay/status/+", "--count", "2", "--state", str(system.state))
     assert watched.stdout.count(" online\n") == 2
-    healthy = cli("health", "locker.domain", "--state", str(system.state))
-    assert (healthy.returncode, healthy.stdout) == (0, "locker.domain: online\n")
+    health = ("health", "locker.domain", "--state", str(system.state))
+    # A heartbeat is up to two seconds behind the bus.
+    wait_for(lambda: cli(*health).returncode == 0, "healthy")
+    assert cli(*health).stdout == "locker.domain: online\n"
 
     everything = system.processes()
     assert system.end(signal.SIGINT) == 0

@@ -11,12 +11,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from patchbay.errors import Rejected
+
+T = TypeVar("T")
 
 JSON: Final = "application/json"
 EVENT_JSON: Final = "application/cloudevents+json"
@@ -100,14 +102,25 @@ def encode(value: Any) -> bytes:
     return _encode.encode(value)
 
 
+def decode(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
+    """What somebody else sent. Raises `msgspec.DecodeError` or its subclass `ValidationError`.
+
+    msgspec itself lets other errors out for text that is no UTF-8 and for a nesting too deep.
+    """
+    try:
+        return decoder.decode(payload)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
 def decode_events(payload: bytes) -> list[Event]:
     """The events of a payload: one CloudEvent, or a CloudEvents batch (a JSON array).
 
     Raises `msgspec.DecodeError` or `msgspec.ValidationError` (its subclass) for anything else.
     """
     if payload[:1] == b"[":
-        return _events.decode(payload)
-    return [_event.decode(payload)]
+        return decode(_events, payload)
+    return [decode(_event, payload)]
 
 
 def event_type(service: str, name: str) -> str:

@@ -12,7 +12,7 @@ import os
 from typing import Final
 
 BACKGROUND_NICE: Final = 10
-"""A tenth of an edge's share where both want the whole machine; all of it where the edge is idle."""
+"""A tenth of an edge's share where both want the whole machine; all of it while the edge idles."""
 
 
 def step_back() -> None:

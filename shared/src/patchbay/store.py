@@ -90,9 +90,9 @@ class Store:
                     inserted += len(some)
                 except BulkWriteError as error:
                     details = error.details or {}
-                    for failure in details.get("writeErrors", []):
-                        if failure.get("code") != DUPLICATE_KEY:
-                            raise
+                    codes = {failure.get("code") for failure in details.get("writeErrors", [])}
+                    if codes != {DUPLICATE_KEY} or details.get("writeConcernErrors"):
+                        raise
                     inserted += details.get("nInserted", 0)
         return inserted
 

@@ -7,8 +7,10 @@ keeps its files in the test's directory and is ended by its process id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,14 +29,22 @@ from patchbay.topics import Topics
 
 START_TIMEOUT_S = 30.0
 
+TEST_PORTS = (10_000, 30_000)
+
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on now, below those that the kernel gives to clients.
+
+    One of those would go to a client, perhaps the very one that tries to reach it, while a test has
+    killed the part that listens there; that part could not start again.
+    """
+    chance = random.SystemRandom()  # one that tests do not seed: two runs would want the same ports
+    while True:
+        port = chance.randint(*TEST_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

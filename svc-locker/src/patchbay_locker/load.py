@@ -2,9 +2,9 @@
 
     python -m patchbay_locker.load --port 5000 --boards 50 --reports 50000
 
-Every board has one report under way. Bytes are prepared and only SEND is put in, and an answer is
-compared with what it must begin with and not decoded: a generator in Python saturates a core, so
-what it does for one report decides what it can measure. Run two for more.
+Every board has one report under way. Its bytes are prepared and only SEND is put in; each answer is
+decoded whole, as a board does, and must be to the right report. A generator in Python saturates a
+core: run two for more.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, cast
 
-from patchbay_locker.wire import HEADER, LockerError, Request, encode_request
+from patchbay_locker.wire import (
+    HEADER,
+    AnswerDecoder,
+    LockerError,
+    Request,
+    WireError,
+    encode_request,
+)
 
 RECONNECT_S: Final = 0.1
 """The pause before a board whose connection was closed comes back."""
-
-_CLOSE = b"CLOSE\n"
 
 
 class LoadError(LockerError):
@@ -81,9 +86,9 @@ async def load(
     """Have ``boards`` report ``reports`` times together; RESET=1 in the first of each, SEND from 1.
 
     ``rate``: at most so many reports a second. ``prefix``: of the boards' ids, so that several
-    generators are different boards. ``checks``: an answer must be to the right report; a server that
-    is only a floor to measure against always says the same. Raises `LoadError` if an answer is wrong, if the server is
-    not there at the start, or after ``deadline_s``.
+    generators are different boards. ``checks``: an answer must be to the right report; a server
+    that is only a floor to measure against always says the same. Raises `LoadError` if an answer is
+    wrong, if the server is not there at the start, or after ``deadline_s``.
     """
     run = _Run(host, port, reports, boards / rate if rate else 0.0, checks)
     try:
@@ -156,12 +161,12 @@ class _Board(asyncio.Protocol):
         self._before = before + b"SEND="
         self._after = after
         self._reset_after = after.replace(b"RESET=0", b"RESET=1")
-        self._expected = f"{HEADER}\nID={board}\nSEND=".encode()
+        self._id = board
+        self._decoder = AnswerDecoder()
         self._send = 0
         self._resets = True
         self._waiting = False
         self._leaving = False
-        self._held = b""
         self._said_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._again: asyncio.Task[None] | asyncio.TimerHandle | None = None
@@ -188,16 +193,18 @@ class _Board(asyncio.Protocol):
         self._transport.write(b"%b%d%b" % (self._before, self._send, after))
 
     def data_received(self, data: bytes) -> None:
-        if self._held:
-            data = self._held + data
-        if not data.endswith(_CLOSE):
-            self._held = data
-            return
-        self._held = b""
-        now = time.perf_counter()
         run = self._run
-        expected = b"%b%d\n" % (self._expected, self._send)
-        if run.checks and not (self._waiting and data.startswith(expected)):
+        try:
+            answers = self._decoder.feed(data)
+        except WireError as error:
+            run.fail(error)
+            return
+        if not answers:
+            return
+        now = time.perf_counter()
+        answer = answers[0]
+        right = self._waiting and answer.id == self._id and answer.send_text == str(self._send)
+        if len(answers) > 1 or (run.checks and not right):
             run.fail(LoadError(f"a wrong answer to SEND={self._send}: {data[:200]!r}"))
             return
         run.latencies.append(now - self._said_at)
@@ -213,7 +220,7 @@ class _Board(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._held = b""
+        self._decoder = AnswerDecoder()
         if self._again is not None:
             self._again.cancel()
         if self._leaving:

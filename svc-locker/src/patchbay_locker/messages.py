@@ -217,7 +217,7 @@ class Reset(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ask(Struct, frozen=True, forbid_unknown_fields=True):
-    """``cmd/state | boards | rentals | accesses``: a question; on the device ``all``, of all boards.
+    """``cmd/state | boards | rentals | accesses``: a question; on ``all``, of all boards.
 
     ``active``: rentals that have not ended only. ``limit`` and ``skip`` page, newest first.
     """

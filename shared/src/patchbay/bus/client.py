@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -26,26 +25,23 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from patchbay.bus.connection import Connection, OnAck, Will
+from patchbay.bus.letters import DeadLetters
 from patchbay.bus.message import Message
+from patchbay.bus.requests import Requests
 from patchbay.bus.subscription import Subscription
-from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import DeadLetter, encode, new_id, now, rfc3339
+from patchbay.errors import Unavailable
+from patchbay.messages import new_id
 from patchbay.settings import BrokerSettings
 from patchbay.topics import Topics, matches
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
-NO_SUBSCRIBER = 0x10
-"""PUBACK reason code: nobody has subscribed, the message is gone."""
-
-DEAD_LETTER_BYTES = 1024
-"""How much of an original stands in its dead letter, as hex."""
 
 TAKEOVER_S = 1.0
 TAKEOVERS_LIMIT = 8
-"""So many connections in a row that the broker ended so soon mean that another unit has our instance
-id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason for it."""
+"""So many connections in a row that the broker ended so soon mean that another unit has our
+instance id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason."""
 
 ROUTES_LIMIT = 65_536
 """Topics whose handler is remembered; a flood of new topics starts the memory anew."""
@@ -79,7 +75,6 @@ class Bus:
         self.port = settings.port if port is None else port
         self.log = structlog.get_logger("bus").bind(client=client_id)
         self.reconnects = 0
-        self.dead_letters = 0
         self.failed: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,8 +82,8 @@ class Bus:
         self._routes: dict[str, Subscription | None] = {}
         self._hooks: list[Hook] = []
         self._kept: dict[str, bytes] = {}
-        self._letters: deque[tuple[str, bytes]] = deque(maxlen=settings.dead_letter_queue)
-        self._replies: dict[bytes, asyncio.Future[bytes]] = {}
+        self._letters = DeadLetters(client_id, settings.dead_letter_queue)
+        self._requests: Requests | None = None
         self._ready = False
         self._leaving = False
         self._connected = asyncio.Event()
@@ -184,9 +179,9 @@ class Bus:
 
     # Receiving
 
-    def listen(self, pattern: str, callback: Callable[[Message], None]) -> None:
+    def listen(self, pattern: str, callback: Callable[[Message], None]) -> Subscription:
         """Hand messages to ``callback`` as they come; it calls ``message.ack()`` itself."""
-        self._add(Subscription.direct(pattern, callback))
+        return self._add(Subscription.direct(pattern, callback))
 
     def subscribe(self, pattern: str, handler: Handler) -> None:
         """Hand messages to ``handler`` in order, one at a time, and acknowledge after it returns.
@@ -202,13 +197,14 @@ class Bus:
         """Its connection has ended and the broker keeps our session: it will send it again."""
         return self.durable and message.connection is not self._connection
 
-    def _add(self, subscription: Subscription) -> None:
+    def _add(self, subscription: Subscription) -> Subscription:
         self._subscriptions.append(subscription)
         self._routes.clear()
         if self.connected and self._connection is not None:
             subscription.adding = asyncio.create_task(
                 self._connection.subscribe([subscription.pattern])
             )
+        return subscription
 
     def _received(self, message: Message) -> None:
         message.late = self._late
@@ -312,75 +308,23 @@ class Bus:
     async def request(
         self, topic: str, payload: bytes, *, timeout_s: float = 5.0, expiry_s: int | None = None
     ) -> bytes:
-        """Send a request and return the answer's payload. Raises TimeoutError, Unavailable."""
-        reply = self.topics.reply(self.client_id)
-        if all(s.pattern != reply for s in self._subscriptions):
-            self.listen(reply, self._replied)
-        adding = next(s for s in self._subscriptions if s.pattern == reply).adding
-        async with asyncio.timeout(timeout_s):
-            await self._connected.wait()
-            if adding is not None:
-                await adding
-            correlation = new_id().encode()
-            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            self._replies[correlation] = future
-            try:
-                code = await self.publish(
-                    topic,
-                    payload,
-                    expiry_s=expiry_s,
-                    response_topic=reply,
-                    correlation=correlation,
-                )
-                if code == NO_SUBSCRIBER:
-                    raise Unavailable(f"nobody has subscribed to {topic}")
-                return await future
-            finally:
-                del self._replies[correlation]
-
-    def _replied(self, message: Message) -> None:
-        message.ack()
-        future = self._replies.get(message.correlation)
-        if future is not None and not future.done():
-            future.set_result(message.payload)
+        """Send a request and return the answer's payload. See `Requests.request`."""
+        if self._requests is None:
+            self._requests = Requests(self)
+        return await self._requests.request(topic, payload, timeout_s, expiry_s)
 
     def dead_letter(
         self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
     ) -> None:
-        """Say what could not be handled, and why. Never raises.
-
-        While the broker is away the newest `BrokerSettings.dead_letter_queue` letters wait.
-        """
-        self.dead_letters += 1
-        shown = original[:DEAD_LETTER_BYTES]
-        letter = DeadLetter(
-            id=new_id(),
-            reason=reason,
-            time=rfc3339(now()),
-            source=self.client_id,
-            topic=topic,
-            peer=peer,
-            size=len(original),
-            hex=shown.hex(),
-            text=shown.decode("ascii", "replace") if shown.isascii() else "",
-        )
-        self._letters.append((self.topics.dead(service), encode(letter)))
+        """Say what could not be handled, and why. Never raises; see `DeadLetters`."""
+        self._letters.add(self.topics.dead(service), reason, original, topic=topic, peer=peer)
         if self.connected:
-            self._send_letters()
+            self._letters.send(self.post)
 
-    def _send_letters(self) -> None:
-        while self._letters:
-            topic, payload = self._letters.popleft()
-
-            def retry(code: int | None, letter: tuple[str, bytes] = (topic, payload)) -> None:
-                if code is None:
-                    self._letters.appendleft(letter)
-
-            try:
-                self.post(topic, payload, on_ack=retry)
-            except (Unavailable, TooLarge):
-                self._letters.appendleft((topic, payload))
-                return
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters since the start."""
+        return self._letters.written
 
     # The connection's life
 
@@ -435,7 +379,7 @@ class Bus:
             self._nonce = new_id().encode()
             connection.publish(self.topics.fence(self.client_id), self._nonce)
         self._connected.set()
-        self._send_letters()
+        self._letters.send(self.post)
         for topic, payload in self._kept.items():
             connection.publish(topic, payload, retain=True)
         for hook in self._hooks:

@@ -20,11 +20,13 @@ import msgspec
 from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected, TooLarge, Unavailable
-from patchbay.messages import answer, event_type, new_event, new_id, refusal
+from patchbay.messages import answer, decode, event_type, new_event, new_id, refusal
 
 MOVING_EXPIRY_S = 30.0
 """A command that moves something and could not act for so long is refused: nobody stands there any
 more and expects it."""
+
+_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _unwrap(message: Message) -> tuple[str, bool, Any]:
     A CloudEvent brings its own id. A bare object, as a person publishes it, gets one on arrival.
     """
     try:
-        body = msgspec.json.decode(message.payload or b"{}")
+        body = decode(_anything, message.payload or b"{}")
     except msgspec.DecodeError as error:
         raise Rejected("bad_request", f"not JSON: {error}") from error
     if isinstance(body, dict) and "specversion" in body and body.get("id"):

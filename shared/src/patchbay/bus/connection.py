@@ -22,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from patchbay.bus.message import Message
+from patchbay.bus.pipe import Pipe
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.settings import BrokerSettings
 
@@ -51,59 +52,10 @@ class _Outgoing(NamedTuple):
     on_ack: OnAck | None
 
 
-class _Pipe:
-    """The socket that paho believes to have: an asyncio transport behind recv and send.
-
-    What one turn of the loop sends is one write.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._sent: list[bytes] = []
-        self.transport: asyncio.Transport | None = None
-        self.received = bytearray()
-
-    def recv(self, size: int) -> bytes:
-        if not self.received:
-            raise BlockingIOError
-        data = bytes(self.received[:size])
-        del self.received[:size]
-        return data
-
-    def send(self, data: bytes) -> int:
-        if self.transport is None or self.transport.is_closing():
-            raise ConnectionResetError("the connection is closed")
-        if not self._sent:
-            self._loop.call_soon(self.flush)
-        self._sent.append(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Write what was sent so far."""
-        sent, self._sent = self._sent, []
-        if sent and self.transport is not None:
-            self.transport.write(b"".join(sent))
-
-    def pending(self) -> int:
-        return len(self.received)
-
-    def fileno(self) -> int:
-        return -1
-
-    def setblocking(self, flag: bool) -> None:
-        """The transport never blocks."""
-
-    def close(self) -> None:
-        self.flush()
-        transport, self.transport = self.transport, None
-        if transport is not None:
-            transport.close()
-
-
 class _Paho(Client):
     """paho's client over a transport that is connected already."""
 
-    def __init__(self, client_id: str, pipe: _Pipe) -> None:
+    def __init__(self, client_id: str, pipe: Pipe) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, manual_ack=True)
         self._pipe = pipe
 
@@ -120,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._settings = settings
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._pipe = _Pipe(self._loop)
+        self._pipe = Pipe(self._loop)
         self._client = _Paho(client_id, self._pipe)
         self._waiting: dict[int, OnAck | None] = {}
         self._held: deque[_Outgoing] = deque()

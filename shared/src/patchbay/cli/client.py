@@ -84,7 +84,7 @@ async def request(
             payload = await bus.request(
                 topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
             )
-        except TimeoutError as error:
+        except (TimeoutError, Unavailable) as error:
             raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
     return _fields(service, payload)
 

@@ -27,7 +27,7 @@ def watch(
     from patchbay.cli.bus import make_bus
     from patchbay.cli.follow import follow
 
-    log.configure("warning")
+    log.configure("warning", "console")
     bus = make_bus("watch", state, config)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         asyncio.run(follow(bus, pattern or bus.topics.everything(), count))

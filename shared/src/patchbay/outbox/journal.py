@@ -56,16 +56,9 @@ class Journal:
         if synchronous.upper() not in SYNCHRONOUS:
             raise PatchbayError(f"outbox synchronous: {synchronous} is none of {SYNCHRONOUS}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
         try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={synchronous}")
-            self._db.execute("PRAGMA journal_size_limit=16777216")
-            self._db.executescript(SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0, 0, 0)", (new_id(),))
+            self._db = _open(path, synchronous)
         except sqlite3.OperationalError as error:
-            self._db.close()
             raise Unavailable(f"the outbox {path} cannot be opened: {error}") from error
         self.epoch: str
         self.base: int
@@ -90,6 +83,13 @@ class Journal:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
+            gone = freed = 0
+            if acked > self.acked:  # first, since it makes room for what is new
+                gone, freed = db.execute(
+                    "SELECT count(*), coalesce(sum(length(body)), 0) FROM events WHERE seq <= ?",
+                    (acked,),
+                ).fetchone()
+                db.execute("DELETE FROM events WHERE seq <= ?", (acked,))
             if rows:
                 db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             for name, value in notes:
@@ -97,13 +97,6 @@ class Journal:
                     db.execute("DELETE FROM notes WHERE name = ?", (name,))
                 else:
                     db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
-            gone = freed = 0
-            if acked > self.acked:
-                gone, freed = db.execute(
-                    "SELECT count(*), coalesce(sum(length(body)), 0) FROM events WHERE seq <= ?",
-                    (acked,),
-                ).fetchone()
-                db.execute("DELETE FROM events WHERE seq <= ?", (acked,))
             seq = rows[-1].seq if rows else self.seq
             if rows or acked > self.acked:
                 db.execute("UPDATE meta SET seq = ?, acked = ?", (seq, max(acked, self.acked)))
@@ -142,3 +135,18 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _open(path: Path, synchronous: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
+    try:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={synchronous}")
+        db.execute("PRAGMA journal_size_limit=16777216")
+        db.executescript(SCHEMA)
+        db.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0, 0, 0)", (new_id(),))
+    except BaseException:
+        db.close()
+        raise
+    return db

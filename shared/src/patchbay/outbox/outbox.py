@@ -1,7 +1,7 @@
 """The outbox as an edge sees it.
 
-All that one turn of the loop takes in, or a busy millisecond, is one commit; after it the edge's callbacks run and the
-answers go out. What is committed is never lost, whoever is killed.
+All that one turn of the loop takes in, or a busy millisecond, is one commit; after it the edge's
+callbacks run and the answers go out. What is committed is never lost, whoever is killed.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Outbox:
         self._sender = Sender(self._journal, bus, service, self._forget_soon)
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
+        self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
         self._done: list[Done] = []
         self._commit_scheduled = False
@@ -105,17 +106,21 @@ class Outbox:
         if not self._disk_ok and self._loop.time() < self._retry_at:
             return True
         return self._journal.rows + len(self._rows) >= self._max_rows or (
-            self._journal.bytes >= self._max_bytes
+            self._journal.bytes + self._bytes >= self._max_bytes
         )
 
     def add(self, device: str, name: str, *, key: str, subject: str, time: str, data: Any) -> None:
         """Take an event in; it is safe after this turn's commit (see `after_commit`).
 
         ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
-        3339), ``key`` names the fact and becomes its id. Raises OutboxFull.
+        3339), ``key`` names the fact and becomes its id. Raises OutboxFull, and UnicodeEncodeError
+        for text with lone surrogates.
         """
         if self.full:
             raise OutboxFull(f"{self._journal.rows} events wait for the domain service")
+        body = encode(data)
+        for text in (device, key, subject, time):
+            text.encode()  # the file would refuse it, and with it all that this turn took in
         self._rows.append(
             Row(
                 self._next,
@@ -124,9 +129,10 @@ class Outbox:
                 event_type(self._service, name),
                 subject,
                 time,
-                encode(data),
+                body,
             )
         )
+        self._bytes += len(body)
         self._next += 1
         self._schedule()
 
@@ -157,7 +163,7 @@ class Outbox:
 
     def _commit(self) -> None:
         self._commit_scheduled = False
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._bytes = self._rows, [], 0
         notes, self._notes = self._notes, {}
         done, self._done = self._done, []
         ok = True
@@ -174,7 +180,10 @@ class Outbox:
                 self._log.info("outbox is written again")
             self._disk_ok = ok
         for callback in done:
-            callback(ok)
+            try:
+                callback(ok)
+            except Exception as error:  # one device's answer must not keep others from theirs
+                self._log.error("answer failed", exc_info=error)
         if ok and rows:
             self._sender.committed(rows)
 

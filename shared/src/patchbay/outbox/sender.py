@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import Ack, Event, batch, encode
+from patchbay.messages import Ack, Event, batch, decode, encode
 from patchbay.outbox.journal import Journal, Row
 
 WINDOW = 1000
@@ -37,6 +38,9 @@ PATIENCE_S = 5.0
 
 PATIENCE_MAX_S = 60.0
 NO_SUBSCRIBER_PAUSE_S = 0.25
+
+SHOWN = 256
+"""Characters of key and subject in the place of an event that is too large."""
 
 NAK_PAUSE_S = 0.5
 """One gap makes many naks, one for each message behind it: obey the first."""
@@ -139,9 +143,10 @@ class Sender:
 
     def _set_aside(self, row: Row, error: TooLarge) -> None:
         """An event over the packet size: the sequence goes on with what says so in its place."""
-        self._log.error("event too large for the broker", key=row.key, error=str(error))
+        self._log.error("event too large for the broker", key=row.key[:SHOWN], error=str(error))
         self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic)
-        self._bus.post(row.topic, self._envelope(row._replace(body=b"null")), on_ack=self._accepted)
+        shown = row._replace(body=b"null", key=row.key[:SHOWN], subject=row.subject[:SHOWN])
+        self._bus.post(row.topic, self._envelope(shown), on_ack=self._accepted)
 
     def _envelope(self, row: Row) -> bytes:
         return encode(
@@ -177,7 +182,7 @@ class Sender:
     def _acknowledged(self, message: Message) -> None:
         message.ack()
         try:
-            ack = self._decoder.decode(message.payload)
+            ack = decode(self._decoder, message.payload)
         except msgspec.DecodeError as error:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
@@ -203,9 +208,13 @@ class Sender:
     def _forgotten(self) -> None:
         """The domain knows nothing of an epoch of which it had acknowledged a part: it has another
         store now. What is left becomes a new epoch, or it would wait for ever for what is gone."""
+        try:
+            self._journal.commit([], (), self.acked)
+            self._journal.renew()
+        except sqlite3.Error as error:  # the next nak tries again
+            self._log.error("new epoch not written", error=str(error))
+            return
         self._log.warning("the domain's store is new: a new epoch begins", left=self.waiting)
-        self._journal.commit([], (), self.acked)
-        self._journal.renew()
         self._restart("new epoch")
 
     @staticmethod
