@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,7 @@ class Domain:
 
 
 @pytest.fixture
-async def edge(make_bus: MakeBus, tmp_path: Path) -> Iterator[Edge]:  # type: ignore[misc]
+async def edge(make_bus: MakeBus, tmp_path: Path) -> AsyncIterator[Edge]:
     edge = Edge(make_bus(INSTANCE), tmp_path / "outbox.sqlite")
     yield edge
     await edge.sender.stop()
