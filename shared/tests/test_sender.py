@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -394,14 +393,3 @@ async def test_an_event_that_is_too_large_without_its_body_is_set_aside_too(
     await until(lambda: domain.numbers == [1, 2])
     assert bytes(domain.events[0].data) == b"null"
     assert edge.bus.reconnects == 0
-
-
-async def test_stopped_it_sends_nothing_more(edge: Edge, domain: Domain) -> None:
-    await domain.start()
-    await edge.start()
-    await edge.bus.stop()
-    await edge.sender.stop()
-    edge.take(2)
-    assert edge.sender.sent == 0
-    await asyncio.sleep(0)
-    assert domain.events == []

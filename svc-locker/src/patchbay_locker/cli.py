@@ -113,7 +113,7 @@ def rentals(
 ) -> None:
     """List rentals, newest first."""
     answer = _ask(board_id, "rentals", Ask(active=not ended, limit=limit), state, config)
-    fields = ("board", "cell", "code", "status", "holder", "created_at", "expires_at", "rental")
+    fields = ("board", "cell", "status", "holder", "created_at", "expires_at", "rental")
     return _list("rentals", answer, fields, as_json)
 
 

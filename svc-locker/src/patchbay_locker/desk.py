@@ -105,6 +105,8 @@ class Desk:
             board = rules.known(aggregate.state if aggregate else None, request.device)
             assert aggregate is not None  # noqa: S101 - known() has refused
             if (request.again or request.id == self._in_doubt) and request.id in aggregate.done:
+                # The save landed, though it looked failed: what follows is still to be published.
+                await self._keep([aggregate])
                 answer: Answer = msgspec.json.decode(aggregate.done[request.id])
                 return answer
             answer, effects = decide(board)

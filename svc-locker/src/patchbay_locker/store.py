@@ -41,8 +41,10 @@ class LockerStore:
         self.boards: Aggregates[Board] = Aggregates(store, BOARDS, Board)
 
     async def prepare(self, now: datetime) -> None:
-        """Make indexes, read the boards, and finish what a kill cut short. Raises Unavailable."""
-        await self.boards.load()
+        """Make indexes, read the boards, and finish what a kill cut short: at the start, and after
+        each save that failed. Raises Unavailable."""
+        if await self.boards.load():
+            self._prepared = False
         if self._prepared:
             return
         await self._store.ensure_index(RENTALS, [("board", 1), ("status", 1)])
@@ -67,18 +69,24 @@ class LockerStore:
                 del self._rentals[one["_id"]]
 
     async def _reconcile(self, now: datetime) -> None:
-        """The boards are the truth; a kill may have come between a board and its records."""
+        """The boards are the truth; a kill may have come between a board and its records, or a
+        record have been made of a decision that was not kept."""
         running = {
             rental.id: (aggregate.id, rental)
             for aggregate in self.boards
             for rental in aggregate.state.rentals.values()
+        }
+        self._rentals = {
+            id: one
+            for id, one in self._rentals.items()
+            if one["status"] != "active" and id not in running
         }
         active = {one["_id"]: one for one in await self._store.find(RENTALS, {"status": "active"})}
         for id, (device, rental) in running.items():
             if id not in active or active[id]["expires_at"] != rental.expires_at:
                 self.record(SaveRental(rental, device, "active"), device)
         for id, one in active.items():
-            if id not in running:
+            if id not in running and id not in self._rentals:
                 over = one["expires_at"] <= now
                 ended = {
                     "status": "expired" if over else "revoked",
