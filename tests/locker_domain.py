@@ -6,9 +6,9 @@ Broker and store are real. The test may close the domain and open it again on th
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +33,7 @@ EDGE = "locker-edge-test"
 TOPICS = Topics()
 ASK_TIMEOUT_S = 30.0
 BOOT = 1_700_000_000
-GROUPS = "01011011,11111111,10110111,11111111,10011111,11111111,10110111,11111111".split(",")
+GROUPS = [f"{row:08b}" for row in (0x5B, 0xFF, 0xB7, 0xFF, 0x9F, 0xFF, 0xB7, 0xFF)]
 """The locks of the worked case: cells 2, 4, 5, 7, 8, 9 and so on."""
 
 
@@ -246,9 +246,4 @@ def record(one: Rental, board: str = "1953", **fields: Any) -> Document:
 
 def is_time(value: object) -> bool:
     """Is this a moment as the store gives it back: aware, in UTC?"""
-    return isinstance(value, datetime) and value.utcoffset() == timedelta() and value.tzinfo is UTC
-
-
-def subset(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
-    """Has ``whole`` all that ``part`` says?"""
-    return all(key in whole and whole[key] == value for key, value in part.items())
+    return isinstance(value, datetime) and value.utcoffset() == timedelta()

@@ -323,6 +323,20 @@ async def test_a_domain_that_has_forgotten_what_it_acknowledged_gets_a_new_epoch
     assert edge.sender.waiting == 2
 
 
+async def test_a_file_older_than_what_the_domain_has_seen_begins_a_new_epoch(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    edge.take(2)
+    await until(lambda: domain.numbers == [1, 2])
+    old = edge.journal.epoch
+    await domain.acknowledge(old, 7)
+    await until(lambda: domain.numbers[2:] == [1, 2])
+    assert [event.id for event in domain.events[2:]] == ["k1", "k2"]
+    assert edge.journal.epoch != old
+
+
 async def test_when_nothing_is_left_a_new_epoch_begins_with_the_next_event(
     edge: Edge, domain: Domain
 ) -> None:

@@ -86,7 +86,12 @@ class Store:
             documents[start : start + INSERT_BATCH]
             for start in range(0, len(documents), INSERT_BATCH)
         ]
-        return sum(await asyncio.gather(*(self._insert(collection, some) for some in chunks)))
+        inserts = (self._insert(collection, some) for some in chunks)
+        results = await asyncio.gather(*inserts, return_exceptions=True)
+        for result in results:  # after all have ended: nothing goes on behind our back
+            if isinstance(result, BaseException):
+                raise result
+        return sum(result for result in results if isinstance(result, int))
 
     async def _insert(self, collection: str, documents: Sequence[Document]) -> int:
         async with reaching():

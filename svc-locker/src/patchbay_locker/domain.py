@@ -111,8 +111,7 @@ class LockerDomain:
         await self.inbox.stop()
         if self._ticker is not None:
             self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+            await asyncio.wait([self._ticker], timeout=STOP_SAVE_S)
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(STOP_SAVE_S), self.kept.boards.lock:
                 await self.kept.boards.load()
@@ -220,7 +219,7 @@ class LockerDomain:
             if isinstance(effect, Access):
                 facts.append(access(cause, board.state.id, effect))
             elif isinstance(effect, SaveRental):
-                self.kept.record(effect, board.id)
+                self.kept.record(effect)
             else:
                 id = f"{cause}/{position}"
                 event = self._event(id, effect, board.state.id, time)

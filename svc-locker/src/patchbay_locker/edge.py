@@ -46,8 +46,8 @@ async def run(unit: Unit) -> None:
     ) as outbox:
         edge = LockerEdge(unit.bus, outbox)
         limits = Limits(settings.max_connections, settings.idle_timeout_s)
-        host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
-        async with Server(edge.connected, host, port, limits, unit.log) as server:
+        port = unit.config.port(settings.port)
+        async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:
             edge.server = server
             unit.info_sources["backlog"] = lambda: outbox.waiting
             unit.info_sources["connections"] = lambda: server.connections

@@ -16,6 +16,9 @@ from patchbay.inbox.aggregates import Aggregate
 
 T = TypeVar("T", bound=Struct)
 
+REFUSED = 0x80
+"""PUBACK reason codes from here on: trying again would be refused again."""
+
 TURN_EVENTS = 50
 """Events to one turn of the loop: the next round is persisted meanwhile, not after."""
 
@@ -72,12 +75,17 @@ class Publisher(Generic[T]):
 
         def settled(code: int | None) -> None:
             self._under_way.discard(id)
+            if code is not None and code >= REFUSED:
+                self._set_aside(topic, outgoing.event, f"the broker refuses it with {code:#x}")
             if code is not None:
                 aggregate.published(id)
 
         try:
             self._bus.post(topic, outgoing.event, on_ack=settled)
         except TooLarge as error:
-            self._log.error("event too large for the broker", topic=topic, error=str(error))
-            self._bus.dead_letter(self._service, str(error), outgoing.event, topic=topic)
+            self._set_aside(topic, outgoing.event, str(error))
             settled(0)
+
+    def _set_aside(self, topic: str, event: bytes, why: str) -> None:
+        self._log.error("event set aside", topic=topic, why=why)
+        self._bus.dead_letter(self._service, why, event, topic=topic)
