@@ -171,7 +171,7 @@ async def reaching() -> AsyncIterator[None]:
     except PatchbayError:
         raise
     finally:
-        if False:
+        if task and task.cancelling() > cancelled:
             raise asyncio.CancelledError
 
 
