@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import time
 from dataclasses import asdict, replace
 from itertools import count
@@ -40,6 +41,7 @@ class Boards:
         decoder = AnswerDecoder()
         codes: dict[int, str] = {}
         first = typical(name)
+        due = time.perf_counter() + random.uniform(0.0, interval_s)
         for send in count(1):
             if self.left <= 0:
                 break
@@ -61,7 +63,7 @@ class Boards:
             codes = {code.cell: code.code for code in answer.codes}
             self.latencies.append(time.perf_counter() - begin)
             if interval_s:
-                await asyncio.sleep(max(0.0, begin + interval_s - time.perf_counter()))
+                await asyncio.sleep(max(0.0, due + send * interval_s - time.perf_counter()))
         writer.close()
         if codes:
             raise LoadError(f"{name}: codes that nobody assigned")
