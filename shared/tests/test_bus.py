@@ -296,9 +296,7 @@ def test_mosquitto_rr_gets_an_answer_from_another_process(mosquitto: Part) -> No
     """A plain `mosquitto_rr` is a whole client."""
 
     async def scenario() -> bytes:
-        bus = Bus(
-            broker_settings(mosquitto.port), client_id="d", topics=Topics(), announce=False
-        )
+        bus = Bus(broker_settings(mosquitto.port), client_id="d", topics=Topics(), announce=False)
         cells = Cells()
         Commands(bus, "locker", {"open": Command(dict, cells.open)})
         async with bus:

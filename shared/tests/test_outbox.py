@@ -200,9 +200,7 @@ async def test_text_that_cannot_be_written_is_refused_and_spoils_nothing_else(
         assert [row.seq for row in outbox._journal.after(0, 9)] == [1, 2]
 
 
-async def test_an_answer_that_crashes_keeps_nobody_else_from_theirs(
-    alone: Bus, path: Path
-) -> None:
+async def test_an_answer_that_crashes_keeps_nobody_else_from_theirs(alone: Bus, path: Path) -> None:
     async with Outbox(alone, "tiny", path) as outbox:
         answers: list[bool] = []
 

@@ -239,9 +239,7 @@ class Counting(Store):
         return await super().insert_new(collection, documents)
 
 
-async def test_what_many_callers_insert_travels_together(
-    store: Store, store_server: Part
-) -> None:
+async def test_what_many_callers_insert_travels_together(store: Store, store_server: Part) -> None:
     settings = StoreSettings(database=store.collection("x").database.name)
     async with Counting(settings, f"mongodb://127.0.0.1:{store_server.port}") as counting:
         inserter = Inserter(counting, "things")

@@ -19,6 +19,7 @@ from patchbay.bus import Bus
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, event_type
 from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import Sender
 
 Done = Callable[[bool], None]
@@ -41,8 +42,9 @@ class OutboxFull(Unavailable):
 class Outbox:
     """Takes events in for one edge and sees to it that they arrive.
 
-    ``max_rows`` and ``max_bytes`` bound what waits. Enter it in the unit's loop before the bus
-    connects: it listens for acknowledgements.
+    ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
+    event after the one before it; without, its replicas acknowledge what each has persisted.
+    Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Outbox:
         synchronous: str = "FULL",
         max_rows: int = 200_000,
         max_bytes: int = 268_435_456,
+        in_order: bool = True,
     ) -> None:
         self._bus = bus
         self._service = service
@@ -61,7 +64,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
-        self._sender = Sender(self._journal, bus, service, self._forget_soon)
+        sender = Sender if in_order else RangeSender
+        self._sender = sender(self._journal, bus, service, self._forget_soon)
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
         self._bytes = 0
@@ -167,15 +171,18 @@ class Outbox:
         notes, self._notes = self._notes, {}
         done, self._done = self._done, []
         ok = True
-        if rows or notes or self._sender.acked > self._journal.acked:
+        ranges = self._sender.ranges()
+        if rows or notes or ranges or self._sender.acked > self._journal.acked:
             try:
-                self._journal.commit(rows, notes.items(), self._sender.acked)
+                self._journal.commit(rows, notes.items(), self._sender.acked, ranges)
             except sqlite3.Error as error:
                 ok = False
                 self._next = self._journal.seq + 1
                 self._retry_at = self._loop.time() + DISK_RETRY_S
                 self._log.error("outbox not written", error=str(error), events=len(rows))
             self._committed_at = self._loop.time()
+            if ok:
+                self._sender.forgotten(ranges)
             if ok and not self._disk_ok:
                 self._log.info("outbox is written again")
             self._disk_ok = ok
@@ -193,5 +200,5 @@ class Outbox:
 
     def _forget(self) -> None:
         self._forgetting = None
-        if self._sender.acked > self._journal.acked:
+        if self._sender.ranges() or self._sender.acked > self._journal.acked:
             self._schedule()
