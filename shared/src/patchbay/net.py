@@ -27,7 +27,7 @@ BACKLOG: Final = 1024
 """Connections that the kernel holds before we accept them: boards come back all at once."""
 
 ENDED_GRACE_S: Final = 1.0
-"""A peer that has said all (``printf ... | nc``) still gets answers for so long, if there are any."""
+"""A peer that has said all (``printf ... | nc``) still gets answers for so long."""
 
 STOP_GRACE_S: Final = 0.5
 """How long `Server.stop` lets written bytes drain."""

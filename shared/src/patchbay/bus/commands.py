@@ -57,15 +57,21 @@ class Commands:
     """Subscribes to a service's commands and answers each one, in order.
 
     With a ``group`` the replicas of a domain share them: each command reaches one of them.
+    ``device``: of this one only, for a service that itself commands other devices.
     """
 
     def __init__(
-        self, bus: Bus, service: str, table: Mapping[str, Command], group: str | None = None
+        self,
+        bus: Bus,
+        service: str,
+        table: Mapping[str, Command],
+        group: str | None = None,
+        device: str = "+",
     ) -> None:
         self._bus = bus
         self._service = service
         self._table = table
-        bus.subscribe(shared(group, bus.topics.command(service, "+", "+")), self._handle)
+        bus.subscribe(shared(group, bus.topics.command(service, device, "+")), self._handle)
 
     async def _handle(self, message: Message) -> None:
         address = self._bus.topics.address(message.topic)

@@ -1,0 +1,124 @@
+"""Jobs from Chromebooks to combinators, through all parts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchbay.store import ObjectId
+from patchbay.testing import until
+from patchbay_allocator.mixer import Mixer, Outcome, waits
+from patchbay_allocator.wire.combinator import Mix
+from patchbay_allocator.wire.intake import Job
+
+if TYPE_CHECKING:
+    from .conftest import House
+
+
+class Hall:
+    """Two combinators that mix what and when the test wants."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        self.mixers: list[Mixer] = []
+        self.order: list[tuple[int, str]] = []
+        """(device, job id) as they begin."""
+        self.outcomes: dict[str, Outcome] = {}
+        """By colour; done if not said."""
+        self.gate = asyncio.Event()
+        """Mixing ends when it is set."""
+
+    async def open(self, count: int = 2, *, keeps_answers: bool = False) -> None:
+        for device in range(1, count + 1):
+            mixer = Mixer(device, self._mixing(device), keeps_answers=keeps_answers)
+            self.mixers.append(mixer)
+            self.ports.append(await mixer.start("127.0.0.1", 0))
+
+    def _mixing(self, device: int):  # type: ignore[no-untyped-def]
+        async def mix(job: Mix) -> Outcome:
+            self.order.append((device, job.id))
+            await self.gate.wait()
+            return self.outcomes.get(job.code, "done")
+
+        return mix
+
+    @property
+    def most_at_once(self) -> int:
+        return max(mixer.most_at_once for mixer in self.mixers)
+
+
+@pytest.fixture
+async def hall() -> AsyncIterator[Hall]:
+    hall = Hall()
+    yield hall
+    hall.gate.set()
+    for mixer in hall.mixers:
+        await mixer.stop()
+
+
+def job(number: int, customer: str = "이름") -> Job:
+    return Job("CHROMEBOOK_04", customer, f"{number:06x}")
+
+
+async def test_a_job_is_mixed_and_its_document_has_the_seeds_schema(
+    house: House, hall: Hall
+) -> None:
+    hall.gate.set()
+    await hall.open()
+    await house.start(*hall.ports)
+    await house.send(Job("CHROMEBOOK_04", "이름", " #69aB9c "))
+    await house.counted(done=1)
+    (found,) = await house.documents()
+    assert isinstance(found["_id"], ObjectId)
+    assert list(found)[:5] == ["_id", "ClientName", "data", "status", "assignedAt"]
+    assert found["ClientName"] == "CHROMEBOOK_04"
+    assert found["data"] == {"CustomerName": "이름", "ColorCode": "69AB9C"}
+    assert found["status"] == "done"
+    assert type(found["assignedAt"]) is int
+    assert found["assignedAt"] in (1, 2)
+    assert isinstance(found["createdAt"], datetime)
+    assert isinstance(found["updatedAt"], datetime)
+    assert (found["attempts"], found["lastError"]) == (0, None)
+    assert found["eventId"] == str(found["_id"])
+    statuses = [change["status"] for change in found["history"]]
+    assert statuses == ["waiting", f"inprogress{found['assignedAt']}", "done"]
+    await until(lambda: len(house.changed) == 3)
+    assert [one["data"]["status"] for one in house.changed] == statuses
+    await until(lambda: house.state.get("done") == 1)
+    assert house.dead == []
+
+
+async def test_jobs_go_first_in_first_out_to_both_and_never_two_to_one(
+    house: House, hall: Hall
+) -> None:
+    await hall.open()
+    await house.start(*hall.ports)
+    for number in range(10):
+        await house.send(job(number))
+    await house.counted(inprogress1=1, inprogress2=1, waiting=8)
+    hall.gate.set()
+    await house.counted(done=10)
+    ids = [str(one["_id"]) for one in await house.documents()]
+    assert [one["data"]["ColorCode"] for one in await house.documents()] == [
+        f"{number:06X}" for number in range(10)
+    ]
+    assert [id for _, id in hall.order] == ids
+    assert {device for device, _ in hall.order} == {1, 2}
+    assert hall.most_at_once == 1
+    assert sorted(mixer.mixed[0] for mixer in hall.mixers) == ids[:2]
+
+
+async def test_load(house: House) -> None:
+    mixers = [Mixer(n, waits(0, 0, random.Random())) for n in (1, 2)]
+    ports = [await mixer.start("127.0.0.1", 0) for mixer in mixers]
+    await house.start(*ports)
+    await house.send(*[job(number) for number in range(200)])
+    await house.counted(done=200)
+    assert sum(len(mixer.mixed) for mixer in mixers) == 200
+    for mixer in mixers:
+        await mixer.stop()
