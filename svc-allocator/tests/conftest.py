@@ -151,7 +151,7 @@ class House:
                 for status, count in wanted.items()
             )
 
-        await eventually(as_wanted, 30)
+        await eventually(as_wanted, 8)
 
     def _changed(self, message: Message) -> None:
         message.ack()

@@ -54,6 +54,9 @@ from patchbay_allocator.store import AllocatorStore
 TICK_S = 0.5
 """How often time is looked at: what is over is noticed at most so late."""
 
+STOP_TIMEOUT_S = 1.0
+"""A look takes milliseconds; what is left half done the next one finishes."""
+
 ORPHANS_S = 5.0
 """How often orphans are looked for."""
 
@@ -111,6 +114,7 @@ class AllocatorDomain:
         )
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._working: asyncio.Task[None] | None = None
+        self._stopping = False
         self._settle: set[int] = set()
         self._pause_max_s = store_settings.backoff_max_s
         self._pause_first_s = store_settings.backoff_initial_s
@@ -129,6 +133,10 @@ class AllocatorDomain:
     ) -> None:
         await self.inbox.stop()
         if self._working is not None:
+            self._stopping = True
+            self._wake.set()
+            # Not cancelled at once: the store's driver may take that for a fault of the network.
+            await asyncio.wait([self._working], timeout=STOP_TIMEOUT_S)
             self._working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._working
@@ -228,7 +236,7 @@ class AllocatorDomain:
         pause_s = self._pause_first_s
         looked_at = orphans_at = -1e9
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S * random.uniform(0.8, 1.2)):
                     await self._wake.wait()

@@ -248,4 +248,5 @@ def _combinator(combinator: Combinator) -> Document:
 
 
 def _convert(document: Mapping[str, Any], kind: type[T]) -> T:
-    return msgspec.convert(document, kind, builtin_types=(*_BSON_TYPES, ObjectId), strict=True)
+    fields = {key: value for key, value in document.items() if key != "_id"}
+    return msgspec.convert(fields, kind, builtin_types=_BSON_TYPES, strict=True)
