@@ -240,17 +240,28 @@ async def test_two_clients_with_one_id_end_with_a_clear_error(mosquitto: Part) -
             await twin.stop()
 
 
-async def test_dead_letters_wait_for_the_broker(make_bus: MakeBus, mosquitto: Part) -> None:
-    mosquitto.kill()
-    bus = make_bus("locker-edge-x")
+async def test_a_listener_that_crashes_costs_its_message_and_not_the_connection(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus("locker-domain-x", durable=True)
     letters = Seen()
+    heard: list[bytes] = []
+
+    def listen(message: Message) -> None:
+        if message.payload == b"poison":
+            raise ValueError("a mistake in a listener")
+        message.ack()
+        heard.append(message.payload)
+
+    bus.listen("x", listen)
     bus.subscribe("patchbay/dead/locker", letters.take)
     bus.start()
-    bus.dead_letter("locker", "no ID", b"x" * 2000, peer="127.0.0.1:1")
-    mosquitto.start()
-    await until(lambda: len(letters) == 1)
-    letter = json.loads(letters[0].payload)
-    assert (letter["size"], len(letter["hex"])) == (2000, 2048)
+    await bus.wait_connected(5)
+    await bus.publish("x", b"poison")
+    await bus.publish("x", b"good")
+    await until(lambda: heard == [b"good"] and len(letters) == 1)
+    assert bus.reconnects == 0
+    assert json.loads(letters[0].payload)["reason"] == "ValueError: a mistake in a listener"
 
 
 class Cells:
@@ -285,7 +296,8 @@ async def test_a_request_is_answered(cells: Cells, make_bus: MakeBus) -> None:
     assert json.loads(await client.request(topic, b'{"cell": 5}')) == {"ok": True, "cell": 5}
     refused = json.loads(await client.request(topic, b'{"cell": 13}'))
     assert refused["error"] == {"code": "no_such_cell", "message": "there is no cell 13"}
-    for wrong in (b"{", b"\xff", b"[1]", b'"x"'):
+    too_deep = b'{"cell": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    for wrong in (b"{", b"\xff", b"[1]", b'"x"', b'{"cell": "\xff"}', too_deep):
         answer = json.loads(await client.request(topic, wrong))
         assert answer["error"]["code"] == "bad_request", wrong
     unknown = json.loads(await client.request("patchbay/locker/7/cmd/fly", b""))

@@ -222,3 +222,18 @@ def test_a_body_is_kept_to_the_byte(journal: Journal) -> None:
     body = json.dumps({"text": "등\0" * 3}, ensure_ascii=False).encode()
     journal.commit([row(1, body)], (), 0)
     assert journal.after(0, 1)[0].body == body
+
+
+@pytest.mark.parametrize("damage", [bytes(8192), b"garbage, not a database" * 500])
+def test_a_file_that_is_no_database_is_set_aside_and_a_new_epoch_begins(
+    tmp_path: Path, damage: bytes
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Journal(path)
+    first.close()
+    path.write_bytes(damage)
+    second = Journal(path)
+    assert second.epoch != first.epoch
+    assert (second.seq, second.rows) == (0, 0)
+    second.close()
+    assert (tmp_path / "outbox.sqlite.bad").read_bytes() == damage

@@ -200,6 +200,20 @@ async def test_text_that_cannot_be_written_is_refused_and_spoils_nothing_else(
         assert [row.seq for row in outbox._journal.after(0, 9)] == [1, 2]
 
 
+async def test_a_note_that_cannot_be_written_leaves_no_hole_in_the_numbers(
+    alone: Bus, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.0)
+    async with Outbox(alone, "tiny", path) as outbox:
+        commits = Commits(outbox)
+        say(outbox, 1)
+        outbox.note("\ud800", b"")
+        assert not await commits.next()
+        say(outbox, 2)
+        assert await commits.next()
+        assert [(row.seq, row.key) for row in outbox._journal.after(0, 9)] == [(1, "k2")]
+
+
 async def test_an_answer_that_crashes_keeps_nobody_else_from_theirs(alone: Bus, path: Path) -> None:
     async with Outbox(alone, "tiny", path) as outbox:
         answers: list[bool] = []

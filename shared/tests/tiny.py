@@ -98,7 +98,7 @@ class TinyDomain:
         self.bus = bus
         self.store = store
         self.counters = Aggregates(store, COUNTERS, Counter)
-        self.publisher = Publisher(bus, SERVICE)
+        self.publisher: Publisher[Counter] = Publisher(bus, SERVICE)
         self.inbox = Inbox(bus, store, StoreSettings(), SERVICE, ["said"], self.apply)
         bus.on_connect(self.connected)
 

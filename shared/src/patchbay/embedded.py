@@ -2,9 +2,9 @@
 
 It stands in where no MongoDB is named (``PATCHBAY_STORE__URI``); driver and code are the same.
 A write with ``j: true`` is synced to its log before it is answered, whatever the flags, so
-``--sync-on-commit`` (the same for every write) is not needed. What is needed for speed: as a
-standalone it advertises no replica set, and a short oplog makes an insert half as dear; nobody
-here reads change streams.
+``--sync-on-commit`` (the same for every write) is not needed. As a standalone it advertises no
+replica set and an insert costs half (measured); nobody here reads change streams, so the oplog is
+kept short.
 
 ``python -m patchbay.embedded --storage DIR --port P`` is what the supervisor runs. It execs the
 server, so the supervised pid is the server's own.

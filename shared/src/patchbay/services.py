@@ -50,8 +50,14 @@ class Service(Struct, frozen=True, kw_only=True):
 
 
 def discover() -> dict[str, Service]:
-    """The installed services, sorted by name."""
-    services = (resolve(entry.value) for entry in entry_points(group=GROUP))
+    """The installed services, sorted by name. Raises SettingsError for one that is broken."""
+    services = []
+    for entry in entry_points(group=GROUP):
+        try:
+            services.append(resolve(entry.value))
+        except (ImportError, AttributeError) as error:
+            where = entry.dist.name if entry.dist is not None else entry.value
+            raise SettingsError(f"{where}: installed and broken: {error}") from error
     return {service.name: service for service in sorted(services, key=operator.attrgetter("name"))}
 
 

@@ -31,8 +31,9 @@ DUPLICATE_KEY = 11000
 SELECTION_TIMEOUT_S = 2.0
 """How long an operation looks for a server that is away before it is Unavailable."""
 
-INSERT_BATCH = 1000
-"""Documents to one insert: small enough that others get their turn in between."""
+INSERT_BATCH = 500
+"""Documents to one insert. More go as several at a time: the store works on the first while the
+others are still being encoded."""
 
 
 class Store:
@@ -83,20 +84,28 @@ class Store:
         Returns how many were new. Raises Unavailable; then some may have been inserted, and saying
         the same again completes the rest.
         """
-        inserted = 0
-        for start in range(0, len(documents), INSERT_BATCH):
-            some = documents[start : start + INSERT_BATCH]
-            async with reaching():
-                try:
-                    await self._database[collection].insert_many(some, ordered=False)
-                    inserted += len(some)
-                except BulkWriteError as error:
-                    details = error.details or {}
-                    codes = {failure.get("code") for failure in details.get("writeErrors", [])}
-                    if codes != {DUPLICATE_KEY} or details.get("writeConcernErrors"):
-                        raise
-                    inserted += details.get("nInserted", 0)
-        return inserted
+        chunks = [
+            documents[start : start + INSERT_BATCH]
+            for start in range(0, len(documents), INSERT_BATCH)
+        ]
+        inserts = (self._insert(collection, some) for some in chunks)
+        results = await asyncio.gather(*inserts, return_exceptions=True)
+        for result in results:  # after all have ended: nothing goes on behind our back
+            if isinstance(result, BaseException):
+                raise result
+        return sum(result for result in results if isinstance(result, int))
+
+    async def _insert(self, collection: str, documents: Sequence[Document]) -> int:
+        async with reaching():
+            try:
+                await self._database[collection].insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                details = error.details or {}
+                codes = {failure.get("code") for failure in details.get("writeErrors", [])}
+                if codes != {DUPLICATE_KEY} or details.get("writeConcernErrors"):
+                    raise
+                return int(details.get("nInserted", 0))
+            return len(documents)
 
     async def save(self, collection: str, documents: Iterable[Document]) -> None:
         """Write documents by ``_id``, over what is there. Raises Unavailable."""

@@ -118,6 +118,16 @@ class Part:
         """SIGTERM, and wait; SIGKILL if that takes more than ten seconds."""
         self._end(signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stopped in its tracks (SIGSTOP) for as long as the context lasts: it hangs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:

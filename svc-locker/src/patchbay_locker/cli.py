@@ -43,7 +43,7 @@ app = typer.Typer(
 BoardId = Annotated[str, typer.Argument(metavar="ID", help="The board, as it names itself.")]
 OneOrAll = Annotated[str, typer.Argument(metavar="ID", help="Of this board only.")]
 Cell = Annotated[int, typer.Argument(metavar="CELL", help="Counted rightwards, then down, from 1.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")]
 
 
 def cell_or_auto(text: str) -> int | Literal["auto"]:
@@ -113,7 +113,7 @@ def rentals(
 ) -> None:
     """List rentals, newest first."""
     answer = _ask(board_id, "rentals", Ask(active=not ended, limit=limit), state, config)
-    fields = ("board", "cell", "code", "status", "holder", "created_at", "expires_at", "rental")
+    fields = ("board", "cell", "status", "holder", "created_at", "expires_at", "rental")
     return _list("rentals", answer, fields, as_json)
 
 

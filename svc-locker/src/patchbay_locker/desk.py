@@ -105,12 +105,14 @@ class Desk:
             board = rules.known(aggregate.state if aggregate else None, request.device)
             assert aggregate is not None  # noqa: S101 - known() has refused
             if (request.again or request.id == self._in_doubt) and request.id in aggregate.done:
+                # The save landed, though it looked failed: what follows is still to be published.
+                await self._keep([aggregate])
                 answer: Answer = msgspec.json.decode(aggregate.done[request.id])
                 return answer
             answer, effects = decide(board)
             for effect in effects:
                 if isinstance(effect, SaveRental):
-                    self._kept.record(effect, aggregate.id)
+                    self._kept.record(effect)
             aggregate.finish(request.id, encode(answer).decode())
             try:
                 await self._keep([aggregate])
@@ -123,23 +125,24 @@ class Desk:
     # What only asks
 
     async def _state(self, request: Request, body: Ask) -> Answer:
-        await self._kept.prepare(now())
-        board = self._kept.boards.get(request.device)
+        board = await self._asked_about(request)
         state = rules.state(rules.known(board.state if board else None, request.device))
         return {"board": msgspec.to_builtins(state)}
 
     async def _boards(self, request: Request, body: Ask) -> Answer:
-        await self._kept.prepare(now())
-        boards = sorted(self._kept.boards, key=lambda one: one.id)
-        if request.device != ALL:
-            boards = [one for one in boards if one.id == request.device]
+        one = await self._asked_about(request)
+        boards = [one] if one else sorted(self._kept.boards, key=lambda board: board.id)
         shown = boards[body.skip : body.skip + body.limit]
-        states = [msgspec.to_builtins(rules.state(one.state)) for one in shown]
+        states = [msgspec.to_builtins(rules.state(board.state)) for board in shown]
         return {"boards": states, "total": len(boards)}
 
     async def _rentals(self, request: Request, body: Ask) -> Answer:
+        board = await self._asked_about(request)
         found, total = await self._kept.rentals(
-            self._board_of(request), active=body.active, skip=body.skip, limit=body.limit
+            board.state.id if board else None,
+            active=body.active,
+            skip=body.skip,
+            limit=body.limit,
         )
         shown: list[Document] = [
             {"rental": one["_id"], **fields}
@@ -148,15 +151,18 @@ class Desk:
         return {"rentals": shown, "total": total}
 
     async def _accesses(self, request: Request, body: Ask) -> Answer:
+        board = await self._asked_about(request)
         found, total = await self._kept.accesses(
-            self._board_of(request), skip=body.skip, limit=body.limit
+            board.id if board else None, skip=body.skip, limit=body.limit
         )
         return {"accesses": public(found), "total": total}
 
-    def _board_of(self, request: Request) -> str | None:
+    async def _asked_about(self, request: Request) -> Aggregate[Board] | None:
         """The board that is asked about; None for all. Raises Rejected for one not known."""
+        async with self._kept.boards.lock:
+            await self._kept.prepare(now())
         if request.device == ALL:
             return None
         board = self._kept.boards.get(request.device)
         rules.known(board.state if board else None, request.device)
-        return request.device
+        return board

@@ -46,6 +46,9 @@ EDGE_PREFIX = f"{SERVICE}-edge"
 TICK_S = 0.5
 """How often time is looked at: an expiry is at most so late."""
 
+STOP_SAVE_S = 0.5
+"""How long a stop may take to note what the broker has confirmed; else that is published again."""
+
 LAG = timedelta(seconds=5)
 """A report that is so old when it comes is part of a backlog: until that is worked off, a board's
 silence means nothing."""
@@ -82,7 +85,7 @@ class LockerDomain:
         self.settings = settings
         self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._apply)
         self.desk = Desk(bus, kept, settings, self.keep)
-        self._publisher = Publisher(bus, SERVICE)
+        self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}
         self._listening_since = now()
@@ -108,10 +111,10 @@ class LockerDomain:
         await self.inbox.stop()
         if self._ticker is not None:
             self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
-        with contextlib.suppress(Unavailable):
-            async with self.kept.boards.lock:
+            await asyncio.wait([self._ticker], timeout=STOP_SAVE_S)
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(STOP_SAVE_S), self.kept.boards.lock:
+                await self.kept.boards.load()
                 await self.kept.boards.save(one for one in self.kept.boards if one.pruned)
 
     # The bus
@@ -163,24 +166,42 @@ class LockerDomain:
             changed: dict[str, Aggregate[Board]] = {}
             facts: list[Document] = []
             moment = now()
-            for event in events:
-                report = _reports.decode(event.data)
-                at = parse_time(event.time)
-                if moment - at > LAG:
-                    self._listening_since = moment
-                device = device_id(report.board)
-                board = boards.get(device)
-                if board is not None and board.knows(event):
-                    continue
-                state, effects = rules.report(board.state if board else None, report, at)
-                if board is None:
-                    board = Aggregate(device, state)
-                    boards.add(board)
-                board.apply(event)
-                changed[device] = board
-                self._collect(board, effects, event.id, event.time, facts)
-            await self.kept.save_facts(facts)
-            await self.keep(changed.values())
+            try:
+                for event in events:
+                    self._fold(event, moment, changed, facts)
+                await self.kept.save_facts(facts)
+                await self.keep(changed.values())
+            except BaseException:
+                # The boards have taken in what is not kept: else it would count as known next time.
+                boards.doubt(changed)
+                raise
+
+    def _fold(
+        self,
+        event: Event,
+        moment: datetime,
+        changed: dict[str, Aggregate[Board]],
+        facts: list[Document],
+    ) -> None:
+        """Fold one report into its board, in memory, unless the board knows it already: then what
+        follows from it may still have to be published."""
+        boards = self.kept.boards
+        report = _reports.decode(event.data)
+        at = parse_time(event.time)
+        if moment - at > LAG:
+            self._listening_since = moment
+        device = device_id(report.board)
+        board = boards.get(device)
+        if board is not None:
+            changed[device] = board
+            if board.knows(event):
+                return
+        state, effects = rules.report(board.state if board else None, report, at)
+        if board is None:
+            board = changed[device] = Aggregate(device, state)
+            boards.add(board)
+        board.apply(event)
+        self._collect(board, effects, event.id, event.time, facts)
 
     def _collect(
         self,
@@ -198,7 +219,7 @@ class LockerDomain:
             if isinstance(effect, Access):
                 facts.append(access(cause, board.state.id, effect))
             elif isinstance(effect, SaveRental):
-                self.kept.record(effect, board.id)
+                self.kept.record(effect)
             else:
                 id = f"{cause}/{position}"
                 event = self._event(id, effect, board.state.id, time)
@@ -293,7 +314,7 @@ class LockerDomain:
         if not due and not any(board.pruned for board in boards):
             return
         async with boards.lock:
-            await boards.load()
+            await self.kept.prepare(moment)
             changed = []
             for id in due:
                 board = boards.get(id)

@@ -24,7 +24,7 @@ from patchbay.runtime import Unit
 from patchbay.topics import device_id
 from patchbay_locker.memory import BoardMemory, Memory
 from patchbay_locker.messages import REPORT, SERVICE, Report
-from patchbay_locker.numbering import Last, Verdict, judge, key
+from patchbay_locker.numbering import Verdict, judge, key
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.wire import Decoder, Request, WireError, encode
 
@@ -46,8 +46,8 @@ async def run(unit: Unit) -> None:
     ) as outbox:
         edge = LockerEdge(unit.bus, outbox)
         limits = Limits(settings.max_connections, settings.idle_timeout_s)
-        host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
-        async with Server(edge.connected, host, port, limits, unit.log) as server:
+        port = unit.config.port(settings.port)
+        async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:
             edge.server = server
             unit.info_sources["backlog"] = lambda: outbox.waiting
             unit.info_sources["connections"] = lambda: server.connections
@@ -113,13 +113,12 @@ class LockerEdge:
         board = self.memory.board(device_id(request.id))
         now = time.time()
         verdict = judge(board.last, request, int(now))
-        before = board.last
         if verdict.kind != "repeat":
             self._report(board, request, verdict, now)
             self.memory.numbered(board, verdict.last)
             if verdict.rebooted or request.reset:
                 self.memory.rebooted(board)
-        session.await_commit(board, request, before)
+        session.await_commit(board, request)
 
     def _report(self, board: BoardMemory, request: Request, verdict: Verdict, now: float) -> None:
         late = verdict.kind == "late"
@@ -153,15 +152,11 @@ class LockerEdge:
             ),
         )
 
-    def undo(self, board: BoardMemory, before: Last | None) -> None:
-        """The commit failed: the report was not taken in, so it is not remembered either."""
-        board.last = before
-
     def answer(self, requests: list[tuple[BoardSession, Request]]) -> None:
         """Answer requests of one session, in one write; hold back what must not be answered."""
         now = time.time()
         answers: list[bytes] = []
-        answered: list[BoardMemory] = []
+        answered: list[tuple[BoardMemory, int]] = []
         session = requests[0][0]
         for _, request in requests:
             board = self.memory.board(device_id(request.id))
@@ -169,10 +164,10 @@ class LockerEdge:
                 self._unanswered[board.device] = (session, request)
             else:
                 answers.append(encode(board.answer(request, now)))
-                answered.append(board)
+                answered.append((board, request.send))
         if answers and session.peer.write(b"".join(answers)):
-            for board in answered:
-                if board.last is not None:
+            for board, send in answered:
+                if board.last is not None and board.last.send == send:
                     board.last = board.last.with_answer()
 
     def refuse(self, session: BoardSession, error: WireError) -> None:
@@ -207,19 +202,23 @@ class LockerEdge:
 class BoardSession:
     """One connection of a board. It may carry one report or thousands, pipelined."""
 
-    __slots__ = ("_decoder", "_edge", "_waiting", "devices", "peer")
+    __slots__ = ("_decoder", "_edge", "_refused", "_waiting", "devices", "peer")
 
     def __init__(self, edge: LockerEdge, peer: Peer) -> None:
         self.peer = peer
         self.devices: set[str] = set()
         self._edge = edge
         self._decoder = Decoder()
-        self._waiting: list[tuple[BoardMemory, Request, Last | None]] = []
+        self._refused = False
+        self._waiting: list[Request] = []
 
     def received(self, data: bytes) -> None:
+        if self._refused:  # it closes after this turn's commit, and has been said to be bad
+            return
         try:
             requests = self._decoder.feed(data)
         except WireError as error:
+            self._refused = True
             self._take(error.before)
             self._edge.refuse(self, error)
             self._edge.outbox.after_commit(lambda _ok: self.peer.close())
@@ -237,18 +236,16 @@ class BoardSession:
             self._edge.hold_reading()
             self._edge.outbox.after_commit(lambda _ok: self.peer.close())
 
-    def await_commit(self, board: BoardMemory, request: Request, before: Last | None) -> None:
+    def await_commit(self, board: BoardMemory, request: Request) -> None:
         """Answer this request once this turn's commit is on disk."""
         if not self._waiting:
             self._edge.outbox.after_commit(self._committed)
-        self._waiting.append((board, request, before))
+        self._waiting.append(request)
         self.devices.add(board.device)
 
     def _committed(self, ok: bool) -> None:
         waiting, self._waiting = self._waiting, []
         if ok:
-            self._edge.answer([(self, request) for _, request, _ in waiting])
-            return
-        for board, _, before in reversed(waiting):
-            self._edge.undo(board, before)
-        self.peer.close()
+            self._edge.answer([(self, request) for request in waiting])
+        else:
+            self.peer.close()

@@ -4,7 +4,9 @@
     desired/<device>   the last desired state, as it came: a restart of the edge wipes no board
     reset/<device>     the highest reset id that is done: no board is rebooted twice for one
 
-Each is written with the commit of the report or message that changed it.
+Each is written with the commit of the report or message that changed it. If that fails, the report
+was not taken in and what it changed is forgotten; a desired state is true all the same, and is
+written with a later commit.
 """
 
 from __future__ import annotations
@@ -77,6 +79,10 @@ class Memory:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._boards: dict[str, BoardMemory] = {}
+        self._before: dict[BoardMemory, tuple[Last | None, int]] = {}
+        self._noted: dict[str, bytes | None] = {}
+        self._unwritten: dict[str, bytes | None] = {}
+        self._commit_awaited = False
         for device, value in outbox.notes("last/"):
             self.board(device).last = Last.from_bytes(value)
         for device, value in outbox.notes("desired/"):
@@ -99,6 +105,7 @@ class Memory:
 
     def numbered(self, board: BoardMemory, last: Last) -> None:
         """Remember its last report."""
+        self._changes(board)
         board.last = last
         self._outbox.note(f"last/{board.device}", last.to_bytes())
 
@@ -106,6 +113,7 @@ class Memory:
         """The board has rebooted: what was ordered is done."""
         held = board.desired
         if held is not None and held.reset_id is not None and held.reset_id > board.reset_done:
+            self._changes(board)
             board.reset_done = held.reset_id
             self._outbox.note(f"reset/{board.device}", b"%d" % board.reset_done)
 
@@ -117,11 +125,43 @@ class Memory:
         board = self.board(device)
         if not payload:
             board.desired = None
-            self._outbox.note(f"desired/{device}", None)
+            self._note_desired(device, None)
             return False
         held = Held(payload)
         if board.desired is not None and held.rev <= board.desired.rev:
             return False
         board.desired = held
-        self._outbox.note(f"desired/{device}", payload)
+        self._note_desired(device, payload)
         return True
+
+    # Commits
+
+    def _changes(self, board: BoardMemory) -> None:
+        """A report changes this board: keep what it was before this turn."""
+        self._before.setdefault(board, (board.last, board.reset_done))
+        self._await_commit()
+
+    def _note_desired(self, device: str, payload: bytes | None) -> None:
+        self._outbox.note(f"desired/{device}", payload)
+        self._noted[device] = payload
+        self._await_commit()
+
+    def _await_commit(self) -> None:
+        if not self._commit_awaited:
+            self._commit_awaited = True
+            self._outbox.after_commit(self._committed)
+
+    def _committed(self, ok: bool) -> None:
+        self._commit_awaited = False
+        before, self._before = self._before, {}
+        noted, self._noted = self._noted, {}
+        if not ok:
+            for board, (last, reset_done) in before.items():
+                board.last, board.reset_done = last, reset_done
+            self._unwritten.update(noted)
+            return
+        for device in noted:
+            self._unwritten.pop(device, None)
+        unwritten, self._unwritten = self._unwritten, {}
+        for device, payload in unwritten.items():
+            self._note_desired(device, payload)

@@ -7,8 +7,10 @@
                maybe_repeat}
     dead       dead letters, for as long as ``[store] events_ttl_s`` says
 
-``accesses`` has no index but ``_id``, which begins with the board and rises with time (measured: a
-second index makes each insert four times as dear): ask for a board's accesses by the range of ids.
+``board`` is the board's own id; ``_id`` in ``boards`` is its id in topics, and each ``_id`` in
+``accesses`` begins with that and rises with time (while SEND has ten digits or fewer). There is no
+other index there (measured: a second one makes each insert three times as dear): ask for a board's
+accesses by the range of ids.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from patchbay.inbox import Aggregates
-from patchbay.messages import DeadLetter, parse_time
+from patchbay.messages import DeadLetter, parse_time, rfc3339
 from patchbay.store import Document, Store
 from patchbay_locker.board import Access, Board, SaveRental
 
@@ -41,11 +43,13 @@ class LockerStore:
         self.boards: Aggregates[Board] = Aggregates(store, BOARDS, Board)
 
     async def prepare(self, now: datetime) -> None:
-        """Make indexes, read the boards, and finish what a kill cut short. Raises Unavailable."""
-        await self.boards.load()
+        """Make indexes, read the boards, and finish what a kill cut short: at the start, and after
+        each save that failed. Raises Unavailable."""
+        if await self.boards.load():
+            self._prepared = False
         if self._prepared:
             return
-        await self._store.ensure_index(RENTALS, [("board", 1), ("status", 1)])
+        await self._store.ensure_index(RENTALS, [("board", 1), ("created_at", -1)])
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
         await self._reconcile(now)
         self._prepared = True
@@ -54,9 +58,9 @@ class LockerStore:
         """Keep accesses; those that are kept already stay as they are. Raises Unavailable."""
         await self._store.insert_new(ACCESSES, accesses)
 
-    def record(self, effect: SaveRental, device: str) -> None:
+    def record(self, effect: SaveRental) -> None:
         """A rental's record to be written by `save_records`."""
-        self._rentals[effect.rental.id] = _rental(effect, device)
+        self._rentals[effect.rental.id] = _rental(effect)
 
     async def save_records(self) -> None:
         """Write what `record` was given. Raises Unavailable; then they are written later."""
@@ -67,18 +71,24 @@ class LockerStore:
                 del self._rentals[one["_id"]]
 
     async def _reconcile(self, now: datetime) -> None:
-        """The boards are the truth; a kill may have come between a board and its records."""
+        """The boards are the truth; a kill may have come between a board and its records, or a
+        record have been made of a decision that was not kept."""
         running = {
-            rental.id: (aggregate.id, rental)
+            rental.id: (aggregate.state.id, rental)
             for aggregate in self.boards
             for rental in aggregate.state.rentals.values()
         }
+        self._rentals = {
+            id: one
+            for id, one in self._rentals.items()
+            if one["status"] != "active" and id not in running
+        }
         active = {one["_id"]: one for one in await self._store.find(RENTALS, {"status": "active"})}
-        for id, (device, rental) in running.items():
+        for id, (board, rental) in running.items():
             if id not in active or active[id]["expires_at"] != rental.expires_at:
-                self.record(SaveRental(rental, device, "active"), device)
+                self.record(SaveRental(rental, board, "active"))
         for id, one in active.items():
-            if id not in running:
+            if id not in running and id not in self._rentals:
                 over = one["expires_at"] <= now
                 ended = {
                     "status": "expired" if over else "revoked",
@@ -90,10 +100,10 @@ class LockerStore:
     # Questions
 
     async def rentals(
-        self, device: str | None, *, active: bool, skip: int, limit: int
+        self, board: str | None, *, active: bool, skip: int, limit: int
     ) -> tuple[list[Document], int]:
         """Rentals of a board or of all, newest first, and how many there are."""
-        query: dict[str, Any] = {} if device is None else {"board": device}
+        query: dict[str, Any] = {} if board is None else {"board": board}
         if active:
             query["status"] = "active"
         found = await self._store.find(
@@ -131,11 +141,11 @@ def access(event_id: str, board: str, effect: Access) -> Document:
     }
 
 
-def _rental(effect: SaveRental, device: str) -> Document:
+def _rental(effect: SaveRental) -> Document:
     rental = effect.rental
     return {
         "_id": rental.id,
-        "board": device,
+        "board": effect.board,
         "cell": rental.cell,
         "code": rental.code,
         "holder": rental.holder,
@@ -147,8 +157,12 @@ def _rental(effect: SaveRental, device: str) -> Document:
 
 
 def public(documents: Iterable[Document], *hidden: str) -> list[Document]:
-    """Documents as an answer shows them: without ``_id`` and what is hidden."""
+    """Documents as an answer shows them: without ``_id`` and what is hidden, times as RFC 3339."""
     return [
-        {key: value for key, value in one.items() if key != "_id" and key not in hidden}
+        {
+            key: rfc3339(value) if isinstance(value, datetime) else value
+            for key, value in one.items()
+            if key != "_id" and key not in hidden
+        }
         for one in documents
     ]

@@ -219,7 +219,11 @@ class Bus:
         if subscription is None:
             message.ack()
         else:
-            subscription.deliver(message)
+            try:
+                subscription.deliver(message)
+            except Exception as error:  # or it would end the connection, and come again
+                self._poison(message, error)
+                message.ack()
 
     def _poison(self, message: Message, error: Exception) -> None:
         """A handler cannot handle this message: set it aside with the reason."""

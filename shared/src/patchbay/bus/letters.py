@@ -12,6 +12,9 @@ from patchbay.messages import DeadLetter, encode, new_id, now, rfc3339
 SHOWN_BYTES = 1024
 """How much of an original stands in its dead letter, as hex."""
 
+REASON_CHARS = 1024
+"""How much of a reason: a store's error repeats the documents, and no packet would hold them."""
+
 
 class Post(Protocol):
     """How a letter is sent: `Bus.post`."""
@@ -36,7 +39,7 @@ class DeadLetters:
         shown = original[:SHOWN_BYTES]
         letter = DeadLetter(
             id=new_id(),
-            reason=reason,
+            reason=reason[:REASON_CHARS],
             time=rfc3339(now()),
             source=self._source,
             topic=topic,

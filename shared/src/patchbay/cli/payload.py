@@ -34,7 +34,7 @@ def _msgpack(payload: bytes) -> str:
     """MessagePack as JSON; nothing if it is none, or says no more than a number would."""
     try:
         value = msgpack.unpackb(payload, timestamp=3, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException):
+    except (TypeError, ValueError, msgpack.UnpackException):  # a list as a key is a TypeError
         return ""
     if not isinstance(value, dict | list):
         return ""

@@ -91,7 +91,8 @@ class Aggregates(Generic[T]):
     """The documents of one collection, all in memory.
 
     ``lock`` is held around each change, from the decision to the save. A change that could not be
-    saved is forgotten: `load` reads the document again before the next decision.
+    saved is forgotten: `load` reads the document again before the next decision. Who only asks may
+    `load` without the lock.
     """
 
     def __init__(self, store: Store, collection: str, kind: type[T]) -> None:
@@ -101,6 +102,7 @@ class Aggregates(Generic[T]):
         self._known: dict[str, Aggregate[T]] = {}
         self._stale: set[str] = set()
         self._loaded = False
+        self._loading = asyncio.Lock()
         self.lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Aggregate[T]]:
@@ -117,51 +119,69 @@ class Aggregates(Generic[T]):
         """A document that is new; it is in the store after `save`."""
         self._known[aggregate.id] = aggregate
 
-    async def load(self) -> None:
-        """Read all at first, and later what a failed save has left in doubt. Raises Unavailable."""
+    def doubt(self, ids: Iterable[str]) -> None:
+        """Forget what these have become in memory: `load` reads them before the next decision."""
+        self._stale.update(ids)
+
+    async def load(self) -> bool:
+        """Read all at first, and later what is in doubt. True if it has read something.
+
+        Raises Unavailable.
+        """
+        async with self._loading:
+            return await self._load()
+
+    async def _load(self) -> bool:
         if not self._loaded:
             found = await self._store.find(self._collection, {})
             self._known = {one["_id"]: self._decode(one) for one in found}
             self._stale.clear()
             self._loaded = True
-        elif self._stale:
+            return True
+        if self._stale:
             stale = sorted(self._stale)
             found = await self._store.find(self._collection, {"_id": {"$in": stale}})
             for id in stale:
                 self._known.pop(id, None)
             self._known.update({one["_id"]: self._decode(one) for one in found})
             self._stale.clear()
+            return True
+        return False
 
     async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
         """Write what has changed. Raises Unavailable; what was to be written is then in doubt."""
         changed = {one.id: one for one in aggregates if one.changed or one.pruned}
         if not changed:
             return
-        self._stale.update(changed)
         for one in changed.values():
             one.changed = one.pruned = False
-        fresh = [self._encode(one) for one in changed.values() if not one.version]
+        try:
+            await self._write([self._encode(one) for one in changed.values()])
+        except BaseException:
+            self.doubt(changed)
+            raise
+        for one in changed.values():
+            one.version += 1
+
+    async def _write(self, documents: list[Document]) -> None:
+        fresh = [one for one in documents if one["v"] == 1]
         replaced = [
-            ({"_id": one.id, "v": one.version}, self._encode(one))
-            for one in changed.values()
-            if one.version
+            ({"_id": one["_id"], "v": one["v"] - 1}, one) for one in documents if one["v"] > 1
         ]
         matched = await self._store.insert_new(self._collection, fresh)
         matched += await self._store.replace(self._collection, replaced)
-        if matched != len(changed):
-            await self._verify(changed)
-        for one in changed.values():
-            one.version += 1
-        self._stale.difference_update(changed)
+        if matched != len(documents):
+            await self._verify(documents)
 
-    async def _verify(self, changed: dict[str, Aggregate[T]]) -> None:
+    async def _verify(self, documents: list[Document]) -> None:
         """Fewer matched than were written: a driver's second try finds its first one done."""
+        ids = sorted(one["_id"] for one in documents)
         found = {
             one["_id"]: one
-            for one in await self._store.find(self._collection, {"_id": {"$in": sorted(changed)}})
+            for one in await self._store.find(self._collection, {"_id": {"$in": ids}})
         }
-        for id, one in changed.items():
-            ours = self._encode(one)
+        for ours in documents:
+            id = ours["_id"]
             theirs = found.get(id, {})
             if any(theirs.get(key) != ours[key] for key in ("v", "applied", "outgoing", "done")):
                 raise Unavailable(f"{self._collection} {id}: somebody else has changed it")

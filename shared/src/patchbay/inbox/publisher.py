@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -14,8 +16,14 @@ from patchbay.inbox.aggregates import Aggregate
 
 T = TypeVar("T", bound=Struct)
 
+REFUSED = 0x80
+"""PUBACK reason codes from here on: trying again would be refused again."""
 
-class Publisher:
+TURN_EVENTS = 50
+"""Events to one turn of the loop: the next round is persisted meanwhile, not after."""
+
+
+class Publisher(Generic[T]):
     """At least once: an event is forgotten at its PUBACK, and published again after a restart.
 
     A subscriber tells a second copy by the event's id, which is the same.
@@ -24,35 +32,60 @@ class Publisher:
     def __init__(self, bus: Bus, service: str) -> None:
         self._bus = bus
         self._service = service
+        self._due: deque[tuple[Aggregate[T], str]] = deque()
         self._under_way: set[str] = set()
+        self._turn: asyncio.Handle | None = None
         self._log = structlog.get_logger("publisher").bind(service=service)
 
     def flush(self, aggregates: Iterable[Aggregate[T]]) -> None:
-        """Publish what these saved aggregates hold. Does nothing while the broker is away."""
+        """Publish, in the turns that follow, what these saved aggregates hold now.
+
+        Does nothing while the broker is away: flush all after each connect.
+        """
         if not self._bus.connected:
             return
         for aggregate in aggregates:
-            for id in [one for one in aggregate.outgoing if one not in self._under_way]:
-                if not self._publish(aggregate, id):
-                    return
+            for id in aggregate.outgoing:
+                if id not in self._under_way:
+                    self._under_way.add(id)
+                    self._due.append((aggregate, id))
+        if self._due and self._turn is None:
+            self._take_turn()
 
-    def _publish(self, aggregate: Aggregate[T], id: str) -> bool:
-        outgoing = aggregate.outgoing[id]
+    def _take_turn(self) -> None:
+        self._turn = None
+        for _ in range(min(TURN_EVENTS, len(self._due))):
+            aggregate, id = self._due.popleft()
+            try:
+                self._publish(aggregate, id)
+            except Unavailable:
+                self._under_way.discard(id)
+                self._under_way.difference_update(other for _, other in self._due)
+                self._due.clear()
+                return
+        if self._due:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _publish(self, aggregate: Aggregate[T], id: str) -> None:
+        outgoing = aggregate.outgoing.get(id)
+        if outgoing is None:
+            self._under_way.discard(id)
+            return
         topic = self._bus.topics.event(self._service, outgoing.device, outgoing.name)
 
         def settled(code: int | None) -> None:
             self._under_way.discard(id)
+            if code is not None and code >= REFUSED:
+                self._set_aside(topic, outgoing.event, f"the broker refuses it with {code:#x}")
             if code is not None:
                 aggregate.published(id)
 
         try:
             self._bus.post(topic, outgoing.event, on_ack=settled)
-        except Unavailable:
-            return False
         except TooLarge as error:
-            self._log.error("event too large for the broker", topic=topic, error=str(error))
-            self._bus.dead_letter(self._service, str(error), outgoing.event, topic=topic)
-            aggregate.published(id)
-        else:
-            self._under_way.add(id)
-        return True
+            self._set_aside(topic, outgoing.event, str(error))
+            settled(0)
+
+    def _set_aside(self, topic: str, event: bytes, why: str) -> None:
+        self._log.error("event set aside", topic=topic, why=why)
+        self._bus.dead_letter(self._service, why, event, topic=topic)

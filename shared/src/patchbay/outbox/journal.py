@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.messages import new_id
 
@@ -57,7 +59,7 @@ class Journal:
             raise PatchbayError(f"outbox synchronous: {synchronous} is none of {SYNCHRONOUS}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _open(path, synchronous)
+            self._db = _open_or_begin(path, synchronous)
         except sqlite3.OperationalError as error:
             raise Unavailable(f"the outbox {path} cannot be opened: {error}") from error
         self.epoch: str
@@ -148,6 +150,20 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _open_or_begin(path: Path, synchronous: str) -> sqlite3.Connection:
+    """Open the file; one that is no database any more (a power cut) is set aside as ``.bad``."""
+    try:
+        return _open(path, synchronous)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if part.exists():
+                part.replace(f"{part}.bad")
+        structlog.get_logger("outbox").error("set aside as .bad", path=str(path), error=str(error))
+        return _open(path, synchronous)
 
 
 def _open(path: Path, synchronous: str) -> sqlite3.Connection:

@@ -1,7 +1,8 @@
 """The outbox as an edge sees it.
 
-All that one turn of the loop takes in, or a busy millisecond, is one commit; after it the edge's
-callbacks run and the answers go out. What is committed is never lost, whoever is killed.
+All that one turn of the loop takes in is one commit; after it the edge's callbacks run and the
+answers go out. The busier the edge, the more devices share an fsync. What is committed is never
+lost, whoever is killed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,6 @@ from patchbay.outbox.sender import Sender
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
-
-COMMIT_SPACING_S = 0.001
-"""Commits are so far apart at least. An idle edge commits at once; a busy one takes in what comes
-meanwhile, so that an fsync is shared by many devices and costs none of them more than this."""
 
 FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
@@ -75,7 +72,6 @@ class Outbox:
         self._forgetting: asyncio.TimerHandle | None = None
         self._disk_ok = True
         self._retry_at = 0.0
-        self._committed_at = 0.0
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
@@ -155,14 +151,8 @@ class Outbox:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Commit at the end of this turn, or when the last commit is a moment ago."""
-        if self._commit_scheduled:
-            return
-        self._commit_scheduled = True
-        wait_s = self._committed_at + COMMIT_SPACING_S - self._loop.time()
-        if wait_s > 0:
-            self._loop.call_later(wait_s, self._commit)
-        else:
+        if not self._commit_scheduled:
+            self._commit_scheduled = True
             self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
@@ -175,12 +165,11 @@ class Outbox:
         if rows or notes or ranges or self._sender.acked > self._journal.acked:
             try:
                 self._journal.commit(rows, notes.items(), self._sender.acked, ranges)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, ValueError) as error:
                 ok = False
                 self._next = self._journal.seq + 1
                 self._retry_at = self._loop.time() + DISK_RETRY_S
                 self._log.error("outbox not written", error=str(error), events=len(rows))
-            self._committed_at = self._loop.time()
             if ok:
                 self._sender.forgotten(ranges)
             if ok and not self._disk_ok:

@@ -197,9 +197,9 @@ class Sender:
             return
         upto = ack.upto + self._journal.base
         if ack.nak and ack.upto == 0 and self.acked > self._journal.base:
-            self._forgotten()
+            self._renew("the domain's store is new")
         elif upto > self._journal.seq:
-            self._log.warning("acknowledged more than was sent", upto=ack.upto)
+            self._renew("our file is older than what the domain has seen")
         else:
             if upto > self.acked:
                 self.acked = upto
@@ -212,16 +212,20 @@ class Sender:
                 self._asked_at, self._asked_for = self._loop_time(), self.acked
                 self._restart("asked to")
 
-    def _forgotten(self) -> None:
-        """The domain knows nothing of an epoch of which it had acknowledged a part: it has another
-        store now. What is left becomes a new epoch, or it would wait for ever for what is gone."""
+    def _renew(self, why: str) -> None:
+        """Domain and file no longer speak of the same numbers: what is left is a new epoch.
+
+        A domain with another store would wait for ever for what is gone; one that has seen more
+        than an older copy of our file would take new events for known ones. What it has persisted
+        before it may count again, but nothing is lost.
+        """
         try:
             self._journal.commit([], (), self.acked)
             self._journal.renew()
         except sqlite3.Error as error:  # the next nak tries again
             self._log.error("new epoch not written", error=str(error))
             return
-        self._log.warning("the domain's store is new: a new epoch begins", left=self.waiting)
+        self._log.error("a new epoch begins", why=why, left=self.waiting)
         self._restart("new epoch")
 
     @staticmethod

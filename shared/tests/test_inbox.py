@@ -1,0 +1,372 @@
+"""The inbox: each event once, in order, and persisted before anybody hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+
+from patchbay.bus import Bus, Message
+from patchbay.errors import Unavailable
+from patchbay.inbox import Inbox
+from patchbay.inbox import inbox as inbox_module
+from patchbay.inbox.watermarks import SOURCES
+from patchbay.messages import Ack, Event, batch, new_event
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
+from patchbay.testing import MakeBus, until
+
+EDGE = "tiny-edge-1"
+ALONE = "patchbay/tiny/d1/event/said"
+BATCH = f"patchbay/tiny/{EDGE}/event/batch"
+SETTINGS = StoreSettings(backoff_initial_s=0.01, backoff_max_s=0.05)
+
+
+def event(
+    sequence: int, epoch: str = "e1", data: Any = None, source: str = EDGE, id: str = ""
+) -> bytes:
+    return new_event(
+        id=id or f"{epoch}:{sequence}",
+        source=source,
+        type="patchbay.tiny.said",
+        subject="D1",
+        sequence=sequence,
+        epoch=epoch,
+        data=data,
+    )
+
+
+class Edge:
+    """Publishes by hand, and hears the acknowledgements and dead letters."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.acks: list[Ack] = []
+        self.letters: list[dict[str, Any]] = []
+        bus.listen("patchbay/ack/#", self._acknowledged)
+        bus.listen("patchbay/dead/tiny", self._bury)
+
+    def _acknowledged(self, message: Message) -> None:
+        message.ack()
+        self.acks.append(msgspec.json.decode(message.payload, type=Ack))
+
+    def _bury(self, message: Message) -> None:
+        message.ack()
+        self.letters.append(json.loads(message.payload))
+
+    async def say(self, *payloads: bytes, topic: str = ALONE) -> None:
+        for payload in payloads:
+            await self.bus.publish(topic, payload)
+
+    @property
+    def reasons(self) -> list[str]:
+        return [letter["reason"] for letter in self.letters]
+
+
+class Domain:
+    """Remembers what it was given to persist; fails when told to."""
+
+    def __init__(self, bus: Bus, store: Store) -> None:
+        self.bus = bus
+        self.calls: list[list[str]] = []
+        self.kept: list[Event] = []
+        self.failing: Exception | None = None
+        self.hanging: asyncio.Event | None = None
+        self.inbox = Inbox(bus, store, SETTINGS, "tiny", ["said"], self._apply)
+
+    async def _apply(self, events: list[Event]) -> None:
+        self.calls.append([one.id for one in events])
+        if self.hanging is not None:
+            await self.hanging.wait()
+        if self.failing is not None:
+            raise self.failing
+        if any(bytes(one.data) == b'"poison"' for one in events):
+            raise ValueError("poison")
+        self.kept += events
+
+    @property
+    def ids(self) -> list[str]:
+        return [one.id for one in self.kept]
+
+    async def start(self) -> None:
+        self.inbox.start()
+        self.bus.start()
+        await self.bus.wait_connected(5)
+
+
+class MakeDomain(Protocol):
+    """Makes the one domain service, again after its end."""
+
+    def __call__(self) -> Domain: ...
+
+
+@pytest.fixture
+async def make_domain(make_bus: MakeBus, store: Store) -> AsyncIterator[MakeDomain]:
+    made: list[Domain] = []
+
+    def make() -> Domain:
+        made.append(Domain(make_bus("tiny-domain-1", durable=True), store))
+        return made[-1]
+
+    yield make
+    for domain in made:
+        domain.failing = domain.hanging = None
+        await domain.inbox.stop()
+
+
+@pytest.fixture
+async def domain(make_domain: MakeDomain) -> Domain:
+    domain = make_domain()
+    await domain.start()
+    return domain
+
+
+@pytest.fixture
+async def edge(make_bus: MakeBus) -> Edge:
+    edge = Edge(make_bus(EDGE))
+    edge.bus.start()
+    await edge.bus.wait_connected(5)
+    return edge
+
+
+async def test_events_are_persisted_in_order_and_then_acknowledged(
+    domain: Domain, edge: Edge, store: Store
+) -> None:
+    await edge.say(event(1), event(2))
+    await edge.say(batch([event(n) for n in range(3, 53)]), topic=BATCH)
+    await edge.say(event(53))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 53)])
+    assert domain.ids == [f"e1:{n}" for n in range(1, 54)]
+    assert not any(ack.nak for ack in edge.acks)
+    assert domain.inbox.taken == 53
+    assert domain.inbox.waiting == 0
+    assert await store.find(SOURCES, {}) == [{"_id": EDGE, "epoch": "e1", "upto": 53, "past": []}]
+
+
+async def test_an_event_that_is_persisted_already_is_acknowledged_again(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(event(1), event(2))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
+    edge.acks.clear()
+    await edge.say(event(1))
+    await until(lambda: edge.acks == [Ack("e1", 2)])
+    assert domain.ids == ["e1:1", "e1:2"]
+
+
+async def test_behind_a_gap_nothing_is_taken_and_the_missing_is_asked_for(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(event(1), event(3))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 1, nak=True)])
+    await edge.say(event(2), event(3))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 3)])
+    assert domain.ids == ["e1:1", "e1:2", "e1:3"]
+
+
+async def test_a_source_that_begins_in_the_middle_is_asked_for_its_start(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(event(7))
+    await until(lambda: edge.acks == [Ack("e1", 0, nak=True)])
+    assert domain.calls == []
+
+
+async def test_a_new_epoch_is_taken_and_a_straggler_of_the_past_one_is_dropped(
+    domain: Domain, edge: Edge, store: Store
+) -> None:
+    await edge.say(event(1), event(2), event(1, "e2"), event(3, "e1"), event(2, "e2"))
+    await until(lambda: edge.acks[-1:] == [Ack("e2", 2)])
+    await until(lambda: domain.inbox.waiting == 0)
+    assert domain.ids == ["e1:1", "e1:2", "e2:1", "e2:2"]
+    [source] = await store.find(SOURCES, {})
+    assert source == {"_id": EDGE, "epoch": "e2", "upto": 2, "past": ["e1"]}
+
+
+async def test_nothing_is_acknowledged_before_it_is_persisted(domain: Domain, edge: Edge) -> None:
+    domain.failing = Unavailable("the store is away")
+    await edge.say(event(1), event(2))
+    await until(lambda: len(domain.calls) >= 4)
+    assert edge.acks == []
+    assert domain.bus.dead_letters == 0
+    assert all(call == domain.calls[0] for call in domain.calls)
+    domain.failing = None
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
+    assert domain.ids == ["e1:1", "e1:2"]
+
+
+async def test_what_a_killed_domain_had_in_hand_comes_again_to_the_next(
+    make_domain: MakeDomain, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "STOP_TIMEOUT_S", 0.0)
+    killed = make_domain()
+    killed.hanging = asyncio.Event()
+    await killed.start()
+    await edge.say(event(1))
+    await until(lambda: killed.calls == [["e1:1"]])
+    await edge.say(event(2))
+    assert killed.bus._connection is not None
+    killed.bus._connection.abort("killed by the test")
+    await killed.bus.stop()
+    await killed.inbox.stop()
+    assert edge.acks == []
+
+    domain = make_domain()
+    await domain.start()
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
+    assert domain.ids == ["e1:1", "e1:2"]
+
+
+async def test_a_restarted_domain_goes_on_where_the_last_one_stopped(
+    make_domain: MakeDomain, edge: Edge
+) -> None:
+    first = make_domain()
+    await first.start()
+    await edge.say(event(1), event(2))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
+    await first.inbox.stop()
+    await first.bus.stop()
+    second = make_domain()
+    await second.start()
+    await edge.say(event(2), event(3))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 3)])
+    assert second.ids == ["e1:3"]
+
+
+async def test_a_poison_event_becomes_a_dead_letter_and_the_others_are_persisted(
+    domain: Domain, edge: Edge
+) -> None:
+    domain.hanging = asyncio.Event()
+    await edge.say(event(1))
+    await until(lambda: len(domain.calls) == 1)
+    some = [event(2), event(3, data="poison"), event(4)]
+    await edge.say(batch(some), topic=BATCH)
+    await until(lambda: domain.inbox.waiting == 1)
+    domain.hanging.set()
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 4)])
+    assert domain.ids == ["e1:1", "e1:2", "e1:4"]
+    await until(lambda: edge.reasons == ["ValueError: poison"])
+    original = bytes.fromhex(edge.letters[0]["hex"])
+    assert json.loads(original)["id"] == "e1:3"
+
+
+ENVELOPE = event(1, id="good")
+NO_EVENTS = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "bytes": b"\xff\x00",
+    "a number": b"17",
+    "a list of numbers": b"[1]",
+    "an envelope without id": ENVELOPE.replace(b'"id"', b'"ID"'),
+    "an envelope of another version": ENVELOPE.replace(b'"1.0"', b'"0.3"'),
+    "a batch with one that is none": batch([ENVELOPE, b"{}"]),
+    "text that is no UTF-8": ENVELOPE.replace(b"D1", b"\xff"),
+    "an object with text that is no UTF-8": b'{"minutes": "\xff"}',
+    "a nesting too deep": b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("payload", NO_EVENTS.values(), ids=list(NO_EVENTS))
+async def test_what_is_no_event_becomes_a_dead_letter_and_the_next_is_taken(
+    domain: Domain, edge: Edge, payload: bytes
+) -> None:
+    await edge.say(payload, event(1))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 1)])
+    await until(lambda: len(edge.letters) == 1)
+    assert edge.reasons[0].startswith("no event: ")
+    assert edge.letters[0]["topic"] == ALONE
+    assert edge.letters[0]["size"] == len(payload)
+    assert domain.ids == ["e1:1"]
+
+
+async def test_a_bare_object_is_an_event_and_gets_an_id_on_arrival(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(b'{"minutes": 60}', b'{"minutes": 60}')
+    await until(lambda: len(domain.kept) == 2)
+    one, two = domain.kept
+    assert one.id != two.id
+    assert (one.type, one.subject, one.sequence) == ("patchbay.tiny.said", "d1", 0)
+    assert json.loads(bytes(one.data)) == {"minutes": 60}
+    assert one.time.endswith("Z")
+    assert (edge.acks, edge.letters) == ([], [])
+
+
+async def test_a_bare_object_keeps_its_id_while_it_cannot_be_persisted(
+    domain: Domain, edge: Edge
+) -> None:
+    domain.failing = Unavailable("the store is away")
+    await edge.say(b"{}")
+    await until(lambda: len(domain.calls) >= 3)
+    domain.failing = None
+    await until(lambda: len(domain.kept) == 1)
+    assert {call[0] for call in domain.calls} == {domain.kept[0].id}
+
+
+async def test_an_event_without_a_sequence_is_taken_and_nobody_is_told(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(event(0, id="once"))
+    await edge.say(event(1))
+    await until(lambda: edge.acks == [Ack("e1", 1)])
+    assert domain.ids == ["once", "e1:1"]
+
+
+@pytest.mark.parametrize("source", ["#", "a/+/b", "", "x" * 70_000])
+async def test_a_source_that_no_topic_can_name_does_not_stop_the_others(
+    domain: Domain, edge: Edge, source: str
+) -> None:
+    await edge.say(event(1, source=source, id="odd"), event(1))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 1)])
+    assert domain.ids == ["odd", "e1:1"]
+
+
+async def test_two_sources_are_told_apart(domain: Domain, edge: Edge) -> None:
+    await edge.say(event(1, "e1"), event(1, "f1", source="tiny-edge-2"), event(2, "e1"))
+    await until(lambda: {Ack("e1", 2), Ack("f1", 1)} <= set(edge.acks))
+    assert domain.ids == ["e1:1", "f1:1", "e1:2"]
+
+
+async def test_an_error_of_the_store_that_is_none_of_ours_is_tried_again(
+    domain: Domain, edge: Edge, store: Store
+) -> None:
+    """Here an index that refuses the second watermark; a wrong password looks the same."""
+    await store.ensure_index(SOURCES, [("epoch", 1)], unique=True)
+    await edge.say(event(1))
+    await until(lambda: edge.acks == [Ack("e1", 1)])
+    await edge.say(event(1, source="tiny-edge-2", id="second"))
+    await until(lambda: len([call for call in domain.calls if call == ["second"]]) >= 2)
+    await store.collection(SOURCES).drop_index("epoch_1")
+    await until(lambda: len(edge.acks) == 2)
+
+
+async def test_a_round_is_bounded_and_the_rest_follows(
+    domain: Domain, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "ROUND_EVENTS", 10)
+    domain.hanging = asyncio.Event()
+    await edge.say(event(1))
+    await until(lambda: len(domain.calls) == 1)
+    for first in range(2, 50, 6):
+        await edge.say(batch([event(n) for n in range(first, first + 6)]), topic=BATCH)
+    await until(lambda: domain.inbox.waiting == 8)
+    domain.hanging.set()
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 49)])
+    assert max(len(call) for call in domain.calls) == 12
+    assert domain.ids == [f"e1:{n}" for n in range(1, 50)]
+
+
+async def test_stop_ends_the_round_in_hand_first(domain: Domain, edge: Edge) -> None:
+    domain.hanging = asyncio.Event()
+    await edge.say(event(1))
+    await until(lambda: len(domain.calls) == 1)
+    stopping = asyncio.create_task(domain.inbox.stop())
+    await asyncio.sleep(0)
+    domain.hanging.set()
+    await stopping
+    await until(lambda: edge.acks == [Ack("e1", 1)])
+    assert domain.ids == ["e1:1"]

@@ -1,0 +1,67 @@
+"""Dead letters over a real broker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from patchbay.bus import Bus, Message
+from patchbay.testing import MakeBus, Part, until
+
+
+def read(bus: Bus) -> list[dict[str, Any]]:
+    """The letters of the locker service as they come."""
+    letters: list[dict[str, Any]] = []
+
+    async def take(message: Message) -> None:
+        letters.append(json.loads(message.payload))
+
+    bus.subscribe("patchbay/dead/locker", take)
+    return letters
+
+
+async def test_a_letter_says_what_came_from_where_and_why_it_was_set_aside(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus("locker-edge-x")
+    letters = read(bus)
+    bus.start()
+    await bus.wait_connected(5)
+    bus.dead_letter("locker", "no ID", b"ACon_V1.0", peer="127.0.0.1:1")
+    bus.dead_letter("locker", "no text", b"\xff", topic="patchbay/locker/7/desired")
+    await until(lambda: len(letters) == 2)
+    text, no_text = letters
+    assert (text["reason"], text["peer"], text["source"]) == (
+        *("no ID", "127.0.0.1:1"),
+        "locker-edge-x",
+    )
+    assert (text["text"], bytes.fromhex(text["hex"])) == ("ACon_V1.0", b"ACon_V1.0")
+    assert (no_text["topic"], no_text["hex"]) == ("patchbay/locker/7/desired", "ff")
+    assert "text" not in no_text
+    assert bus.dead_letters == 2
+
+
+async def test_letters_wait_for_the_broker_and_show_the_beginning_of_the_original(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    mosquitto.kill()
+    bus = make_bus("locker-edge-x")
+    letters = read(bus)
+    bus.start()
+    bus.dead_letter("locker", "no ID", b"x" * 2000)
+    mosquitto.start()
+    await until(lambda: len(letters) == 1)
+    assert (letters[0]["size"], len(letters[0]["hex"])) == (2000, 2048)
+
+
+async def test_a_reason_that_no_packet_would_hold_is_cut_and_holds_up_no_other_letter(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus("locker-domain-x")
+    letters = read(bus)
+    bus.start()
+    await bus.wait_connected(5)
+    bus.dead_letter("locker", "x" * 300_000, b"1")
+    bus.dead_letter("locker", "short", b"2")
+    await until(lambda: len(letters) == 2)
+    assert [letter["reason"] for letter in letters] == ["x" * 1024, "short"]
