@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from patchbay.bus import Bus, Message
+from patchbay.bus import Message
 from patchbay.log import get_logger
 from patchbay.messages import encode
 from patchbay.net import Limits, Server

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from patchbay_allocator.wire.json_objects import Splitter, WireError, parse
+from patchbay_allocator.wire.json_objects import Splitter, parse, read_all
 
 MAX_ID: Final = 64
 """Characters of an id in an answer. Ours have 24."""
@@ -62,20 +62,7 @@ class _Decoder(Generic[Frame]):
         Raises `WireError` for what is no JSON object, with what came before it in ``before``;
         close the connection then.
         """
-        try:
-            texts, broken = self._splitter.feed(data), None
-        except WireError as error:
-            texts, broken = error.before, error
-        frames: list[Frame | Refused] = []
-        try:
-            for text in texts:
-                frames.append(self._read(text))
-        except WireError as error:
-            broken = error
-        if broken is not None:
-            broken.before = frames
-            raise broken
-        return frames
+        return read_all(self._splitter, data, self._read)
 
     def finish(self) -> None:
         """The connection is at its end. Raises `WireError` if an object is unfinished."""

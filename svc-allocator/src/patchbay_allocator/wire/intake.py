@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from patchbay_allocator.wire.json_objects import Splitter, WireError, parse
+from patchbay_allocator.wire.json_objects import Splitter, parse, read_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +47,7 @@ class Decoder:
         Raises `WireError` for what is no JSON object, with what came before it in ``before``;
         close the connection then.
         """
-        try:
-            texts, broken = self._splitter.feed(data), None
-        except WireError as error:
-            texts, broken = error.before, error
-        frames: list[Job | Refused] = []
-        try:
-            for text in texts:
-                frames.append(_job(text))
-        except WireError as error:
-            broken = error
-        if broken is not None:
-            broken.before = frames
-            raise broken
-        return frames
+        return read_all(self._splitter, data, _job)
 
     def finish(self) -> None:
         """The connection is at its end. Raises `WireError` if an object is unfinished."""

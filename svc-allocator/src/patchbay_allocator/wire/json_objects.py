@@ -12,7 +12,8 @@ bracket or a quote, so a Hangul character may be split anywhere.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -30,6 +31,9 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _IN_OBJECT = re.compile(rb'["{}\[\]]')
 _IN_STRING = re.compile(rb'["\\]')
 _CLOSES = {0x5B: 0x5D, 0x7B: 0x7D}
+
+
+T = TypeVar("T")
 
 
 class AllocatorError(Exception):
@@ -133,6 +137,26 @@ class Splitter:
             self._open.append(_CLOSES[byte])
         elif self._open.pop() != byte:
             raise WireError("brackets that do not match")
+
+
+def read_all(splitter: Splitter, data: bytes, read: Callable[[bytes], T]) -> list[T]:
+    """What ``read`` makes of each object that is complete with these bytes.
+
+    Raises `WireError`, as the splitter or ``read`` do, with what came before it in ``before``.
+    """
+    try:
+        texts, broken = splitter.feed(data), None
+    except WireError as error:
+        texts, broken = error.before, error
+    frames: list[T] = []
+    try:
+        frames.extend(map(read, texts))  # what was read before one that cannot be counts
+    except WireError as error:
+        broken = error
+    if broken is not None:
+        broken.before = frames
+        raise broken
+    return frames
 
 
 def parse(text: bytes) -> dict[str, Any]:
