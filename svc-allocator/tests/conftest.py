@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from patchbay.testing import MakeBus, eventually, until
 from patchbay_allocator.domain import AllocatorDomain
 from patchbay_allocator.edge.combinators import CombinatorsEdge
 from patchbay_allocator.edge.intake import IntakeEdge
+from patchbay_allocator.mixer import Mixer, Mixing, Outcome
 from patchbay_allocator.settings import AllocatorSettings
 from patchbay_allocator.simulator import send
 from patchbay_allocator.store import AllocatorStore
+from patchbay_allocator.wire.combinator import Mix
 from patchbay_allocator.wire.intake import Job
 
 
@@ -151,7 +153,7 @@ class House:
                 for status, count in wanted.items()
             )
 
-        await eventually(as_wanted, 8)
+        await eventually(as_wanted, 30)
 
     def _changed(self, message: Message) -> None:
         message.ack()
@@ -177,8 +179,55 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 @pytest.fixture
+def house_on(make_bus: MakeBus, tmp_path: Path) -> Callable[[Store], House]:
+    """Makes a house on a store of the test's own; the test stops it."""
+    return lambda store: House(make_bus, store, tmp_path)
+
+
+@pytest.fixture
 async def house(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
     """A house that is not started."""
     house = House(make_bus, store, tmp_path)
     yield house
     await house.stop()
+
+
+class Hall:
+    """Two combinators that mix what and when the test wants."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        self.mixers: list[Mixer] = []
+        self.order: list[tuple[int, str]] = []
+        """(device, job id) as they begin."""
+        self.outcomes: dict[str, Outcome] = {}
+        """By colour; done if not said."""
+        self.gate = asyncio.Event()
+        """Mixing ends when it is set."""
+
+    async def open(self, count: int = 2, *, keeps_answers: bool = False) -> None:
+        for device in range(1, count + 1):
+            mixer = Mixer(device, self._mixing(device), keeps_answers=keeps_answers)
+            self.mixers.append(mixer)
+            self.ports.append(await mixer.start("127.0.0.1", 0))
+
+    def _mixing(self, device: int) -> Mixing:
+        async def mix(job: Mix) -> Outcome:
+            self.order.append((device, job.id))
+            await self.gate.wait()
+            return self.outcomes.get(job.code, "done")
+
+        return mix
+
+    @property
+    def most_at_once(self) -> int:
+        return max(mixer.most_at_once for mixer in self.mixers)
+
+
+@pytest.fixture
+async def hall() -> AsyncIterator[Hall]:
+    hall = Hall()
+    yield hall
+    hall.gate.set()
+    for mixer in hall.mixers:
+        await mixer.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -131,10 +132,10 @@ def test_each_command_is_refused_in_the_wrong_state_by_its_code() -> None:
     waiting = job()
     mixing, _ = claimed(waiting)
     done = rules.finished(mixing, "done", "e", NOW)
-    parked = rules.failed(
-        rules.failed(rules.failed(mixing, "", "1", NOW), "", "2", NOW), "", "3", NOW
-    )
-    table = [
+    parked = mixing
+    for cause in ("1", "2", "3"):
+        parked = rules.failed(parked, "no", cause, NOW)
+    table: list[tuple[Callable[[Job], object], tuple[str, str, str, str]]] = [
         (
             lambda one: rules.assignable(one, force=False),
             ("", "in_progress", "already_done", "wrong_state"),
@@ -151,7 +152,7 @@ def test_each_command_is_refused_in_the_wrong_state_by_its_code() -> None:
     for decide, codes in table:
         for one, code in zip((waiting, mixing, done, parked), codes, strict=True):
             try:
-                decide(one)  # type: ignore[no-untyped-call]
+                decide(one)
                 said = ""
             except Rejected as error:
                 said = error.code

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import pytest
-
 from patchbay.store import ObjectId
 from patchbay.testing import until
-from patchbay_allocator.mixer import Mixer, Outcome, waits
-from patchbay_allocator.wire.combinator import Mix
+from patchbay_allocator.mixer import Mixer, waits
 from patchbay_allocator.wire.intake import Job
 
 if TYPE_CHECKING:
-    from .conftest import House
-
-
-class Hall:
-    """Two combinators that mix what and when the test wants."""
-
-    def __init__(self) -> None:
-        self.ports: list[int] = []
-        self.mixers: list[Mixer] = []
-        self.order: list[tuple[int, str]] = []
-        """(device, job id) as they begin."""
-        self.outcomes: dict[str, Outcome] = {}
-        """By colour; done if not said."""
-        self.gate = asyncio.Event()
-        """Mixing ends when it is set."""
-
-    async def open(self, count: int = 2, *, keeps_answers: bool = False) -> None:
-        for device in range(1, count + 1):
-            mixer = Mixer(device, self._mixing(device), keeps_answers=keeps_answers)
-            self.mixers.append(mixer)
-            self.ports.append(await mixer.start("127.0.0.1", 0))
-
-    def _mixing(self, device: int):  # type: ignore[no-untyped-def]
-        async def mix(job: Mix) -> Outcome:
-            self.order.append((device, job.id))
-            await self.gate.wait()
-            return self.outcomes.get(job.code, "done")
-
-        return mix
-
-    @property
-    def most_at_once(self) -> int:
-        return max(mixer.most_at_once for mixer in self.mixers)
-
-
-@pytest.fixture
-async def hall() -> AsyncIterator[Hall]:
-    hall = Hall()
-    yield hall
-    hall.gate.set()
-    for mixer in hall.mixers:
-        await mixer.stop()
+    from conftest import Hall, House
 
 
 def job(number: int, customer: str = "이름") -> Job:
@@ -113,7 +67,7 @@ async def test_jobs_go_first_in_first_out_to_both_and_never_two_to_one(
     assert sorted(mixer.mixed[0] for mixer in hall.mixers) == ids[:2]
 
 
-async def test_load(house: House) -> None:
+async def test_two_hundred_jobs_in_one_write_are_all_mixed(house: House) -> None:
     mixers = [Mixer(n, waits(0, 0, random.Random())) for n in (1, 2)]
     ports = [await mixer.start("127.0.0.1", 0) for mixer in mixers]
     await house.start(*ports)
