@@ -208,8 +208,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{now():%Y-%m-%d}, {AT_ONCE} clients at a time")
     asyncio.run(bench_intake(1000))
-    asyncio.run(bench_mixing(2000 // part))
-    asyncio.run(bench_replicas(given.jobs // part))
+    if given.jobs: asyncio.run(bench_mixing(2000 // part))
+    if given.jobs: asyncio.run(bench_replicas(given.jobs // part))
 
 
 if __name__ == "__main__":

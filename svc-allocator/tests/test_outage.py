@@ -13,10 +13,10 @@ from patchbay.testing import Part, store_part, until
 from patchbay_allocator.wire.intake import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Hall, House
-    from patchbay.testing import MakeBus
 
 JOBS = [Job("CHROMEBOOK_04", "이름", f"{number:06x}") for number in range(30)]
 

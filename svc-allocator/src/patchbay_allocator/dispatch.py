@@ -56,6 +56,8 @@ class Dispatcher:
         settings: AllocatorSettings,
     ) -> None:
         self.line = Line()
+        self.has_free = True
+        """Was a combinator free when we last looked? If not, a new job need not wake us."""
         self._bus = bus
         self._kept = kept
         self._presence = presence
@@ -75,6 +77,7 @@ class Dispatcher:
         online = self._presence.online()
         while True:
             free = [one for one in combinators.values() if not one.command and one.device in online]
+            self.has_free = bool(free)
             if not free:
                 return
             await self._read_line()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -178,12 +179,28 @@ class AllocatorDomain:
             else:
                 answers.append((event, _finished.decode(event.data)))
         if wanted:
-            await self.kept.add(wanted)
-            self.dispatcher.line.add(job.id for job in wanted)
-            self.look()
-            await self.announcer.changed(wanted)
+            await self._take_jobs(wanted)
         if answers:
             await self._take_answers(answers)
+
+    async def _take_jobs(self, jobs: list[Job]) -> None:
+        """Keep jobs, and publish them: those that are kept while the store works on the next."""
+        said: list[asyncio.Task[None]] = []
+
+        def kept(some: Sequence[Job]) -> None:
+            said.append(asyncio.create_task(self.announcer.changed(some)))
+
+        try:
+            await self.kept.add(jobs, kept)
+        finally:
+            done = await asyncio.gather(*said, return_exceptions=True)
+        self.dispatcher.line.add(job.id for job in jobs)
+        self.board.want()
+        if self.dispatcher.has_free:
+            self._wake.set()
+        for error in done:
+            if error is not None:
+                raise error
 
     def _job(self, event: Event) -> Job:
         said = _requested.decode(event.data)
@@ -243,7 +260,7 @@ class AllocatorDomain:
             self._wake.clear()
             try:
                 await self._prepare()
-                due = loop.time() - looked_at > TICK_S
+                due = looked_at + TICK_S < loop.time()
                 devices, self._settle = (None if due else self._settle), set()
                 hands = await self.dispatcher.settle(devices)
                 if due:

@@ -10,7 +10,6 @@ waiting, or asking whoever is at a serial port:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -80,6 +79,7 @@ class Mixer:
         self._in_hand = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("combinator").bind(device=device)
 
     async def __aenter__(self) -> Self:
@@ -100,10 +100,12 @@ class Mixer:
         return number
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything, and end what is being mixed."""
         if self._server is not None:
             self._server.close()
+        self._keeps_answers = False
         self.hang_up()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hang_up(self) -> None:
         """Lose all connections."""
@@ -113,11 +115,16 @@ class Mixer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = MixDecoder()
         jobs: asyncio.Queue[Mix] = asyncio.Queue()
+        if (task := asyncio.current_task()) is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
         kept, self._kept = self._kept, []
         for answer in kept:
             writer.write(encode_answer(answer))
         worker = asyncio.create_task(self._work(jobs, writer))
+        self._tasks.add(worker)
+        worker.add_done_callback(self._tasks.discard)
         try:
             while data := await reader.read(READ_SIZE):
                 for frame in decoder.feed(data):
@@ -135,13 +142,10 @@ class Mixer:
             while not jobs.empty():  # what was not begun is nobody's any more
                 jobs.get_nowait()
                 self._in_hand -= 1
-            if not self._keeps_answers:
-                worker.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await worker
-            else:
+            if self._keeps_answers:
                 jobs.put_nowait(_END)
-                await worker
+            else:
+                worker.cancel()
 
     async def _work(self, jobs: asyncio.Queue[Mix], writer: asyncio.StreamWriter) -> None:
         while (job := await jobs.get()) is not _END:
