@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import resource
 import sys
@@ -39,6 +40,7 @@ AT_ONCE = 8
 COMBINATORS = 100
 REPLICAS = 4
 POLL_S = 0.05
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 class House:
@@ -93,6 +95,12 @@ async def running(combinators: int, replicas: int = 1) -> AsyncIterator[tuple[Ho
             await mixer.stop()
 
 
+def cpu_seconds(part: Part) -> float:
+    """User and system time that a process has used."""
+    fields = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
 def document(number: int) -> Document:
     """A job as the seed has it."""
     return {
@@ -141,16 +149,21 @@ async def bench_intake(jobs: int) -> None:
         await send_jobs(house.port, AT_ONCE)  # everything is connected and has its indexes
         await counted(store, {}, AT_ONCE)
         bare = await floor(store, jobs)
+        used = [cpu_seconds(part) for part in house.parts]
         begin = time.perf_counter()
         await send_jobs(house.port, jobs)
         sent = time.perf_counter() - begin
         await counted(store, {}, AT_ONCE + jobs)
         ours = time.perf_counter() - begin
+        used = [cpu_seconds(part) - before for part, before in zip(house.parts, used, strict=True)]
     print(f"floor      {jobs} jobs, insert_one, {AT_ONCE} at a time     {jobs / bare:8.0f} jobs/s")
     print(
         f"intake     sent in {sent:.2f} s, all stored in {ours:.2f} s    {jobs / ours:8.0f} jobs/s"
     )
     print(f"           ratio to the floor                   {bare / ours:8.2f}   (at least 1.0)")
+    names = [part.name.partition("-")[0] for part in house.parts]
+    shown = ", ".join(f"{name} {s:.2f}" for name, s in zip(names, used, strict=True))
+    print(f"           CPU seconds: {shown}")
 
 
 async def bench_mixing(jobs: int) -> None:
@@ -208,8 +221,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{now():%Y-%m-%d}, {AT_ONCE} clients at a time")
     asyncio.run(bench_intake(1000))
-    if given.jobs: asyncio.run(bench_mixing(2000 // part))
-    if given.jobs: asyncio.run(bench_replicas(given.jobs // part))
+    asyncio.run(bench_mixing(2000 // part))
+    asyncio.run(bench_replicas(given.jobs // part))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Outbox:
 
     ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
     event after the one before it; without, its replicas acknowledge what each has persisted.
+    ``gather_s``: what comes within so long shares a commit, for devices that wait for no answer.
     Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
@@ -54,11 +55,13 @@ class Outbox:
         max_rows: int = 200_000,
         max_bytes: int = 268_435_456,
         in_order: bool = True,
+        gather_s: float = 0.0,
     ) -> None:
         self._bus = bus
         self._service = service
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._gather_s = gather_s
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
         sender = Sender if in_order else RangeSender
@@ -69,6 +72,7 @@ class Outbox:
         self._notes: dict[str, bytes | None] = {}
         self._done: list[Done] = []
         self._commit_scheduled = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._disk_ok = True
         self._retry_at = 0.0
@@ -85,8 +89,9 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         await self._sender.stop()
-        if self._forgetting is not None:
-            self._forgetting.cancel()
+        for timer in (self._forgetting, self._gathering):
+            if timer is not None:
+                timer.cancel()
         self._commit()
         self._journal.close()
 
@@ -153,7 +158,10 @@ class Outbox:
     def _schedule(self) -> None:
         if not self._commit_scheduled:
             self._commit_scheduled = True
-            self._loop.call_soon(self._commit)
+            if self._gather_s:
+                self._gathering = self._loop.call_later(self._gather_s, self._commit)
+            else:
+                self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
         self._commit_scheduled = False
