@@ -144,7 +144,7 @@ class Desk:
             rules.assignable(job, force=body.force)
             if body.device not in self._presence.online():
                 raise Rejected("combinator_offline", f"combinator {body.device} is not connected")
-            combinator = (await self._kept.combinators()).get(body.device)
+            combinator = (await self._kept.combinators([body.device])).get(body.device)
             if combinator is None or combinator.command:
                 raise Rejected("combinator_busy", f"combinator {body.device} has a job")
             if await self._dispatcher.claim([(job, combinator)]):

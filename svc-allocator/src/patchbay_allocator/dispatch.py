@@ -56,6 +56,9 @@ class Dispatcher:
         settings: AllocatorSettings,
     ) -> None:
         self.line = Line()
+        self.hands: dict[int, Combinator] = {}
+        """What each combinator holds, as far as we know: another replica may know better, and each
+        change finds out."""
         self.has_free = True
         """Was a combinator free when we last looked? If not, a new job need not wake us."""
         self._bus = bus
@@ -72,11 +75,11 @@ class Dispatcher:
 
     # Claims
 
-    async def assign_waiting(self, combinators: dict[int, Combinator]) -> None:
+    async def assign_waiting(self) -> None:
         """Claim the oldest jobs for the free combinators. Raises Unavailable."""
         online = self._presence.online()
         while True:
-            free = [one for one in combinators.values() if not one.command and one.device in online]
+            free = [one for one in self.hands.values() if not one.command and one.device in online]
             self.has_free = bool(free)
             if not free:
                 return
@@ -91,7 +94,6 @@ class Dispatcher:
                 continue
             pairs = rules.match(ids, free, online)
             await self.claim([(jobs[id], combinator) for id, combinator in pairs])
-            combinators = await self._kept.combinators()
 
     async def _read_line(self) -> None:
         loop = asyncio.get_running_loop()
@@ -110,7 +112,7 @@ class Dispatcher:
         """
         moment, by = now(), new_id()
         first = [(one, rules.reserve(one, job, moment, by)) for job, one in pairs]
-        reserved = await self._kept.change_combinators(first)
+        reserved = await self._change(first)
         second = [
             (job, rules.claim(job, holding, moment), holding)
             for (job, _), (_, holding) in zip(pairs, first, strict=True)
@@ -128,22 +130,31 @@ class Dispatcher:
 
     async def _free(self, combinators: Iterable[Combinator]) -> None:
         moment, by = now(), new_id()
-        await self._kept.change_combinators(
-            [(one, rules.release(one, moment, by)) for one in combinators]
-        )
+        await self._change([(one, rules.release(one, moment, by)) for one in combinators])
+
+    async def _change(self, changes: list[tuple[Combinator, Combinator]]) -> set[int]:
+        """Change what combinators hold; returns the numbers of those that nobody else changed."""
+        ours = await self._kept.change_combinators(changes)
+        self.hands.update((new.device, new) for _, new in changes if new.device in ours)
+        others = [new.device for _, new in changes if new.device not in ours]
+        if others:
+            self.hands.update(await self._kept.combinators(others))
+        return ours
 
     # What is over, half done, or failed
 
-    async def settle(self, devices: set[int] | None = None) -> dict[int, Combinator]:
+    async def settle(self, devices: set[int] | None = None) -> None:
         """Look at what these combinators (None: all) hold: free those whose claim is over, finish
         claims that were left half made, fail what has had its time, send again what was not heard.
-        Returns what all of them hold. Raises Unavailable.
+        Raises Unavailable.
         """
-        combinators = await self._kept.combinators()
-        looked_at = [one for n, one in combinators.items() if devices is None or n in devices]
-        jobs = await self._kept.jobs(one.job for one in looked_at if one.job)
+        if devices is not None and not devices:
+            return
+        looked_at = await self._kept.combinators(devices)
+        self.hands.update(looked_at)
+        jobs = await self._kept.jobs(one.job for one in looked_at.values() if one.job)
         over: list[Combinator] = []
-        for one in looked_at:
+        for one in looked_at.values():
             job = jobs.get(one.job)
             if not one.command:
                 self._drop_forgotten(one)
@@ -155,14 +166,12 @@ class Dispatcher:
                     await self._finish_claim(one, job)
             else:
                 over.append(one)
-        if over:
-            await self._free(over)
-            combinators = await self._kept.combinators()
-        return combinators
+        await self._free(over)
 
-    async def adopt_orphans(self, combinators: dict[int, Combinator]) -> None:
+    async def adopt_orphans(self) -> None:
         """Jobs that say that they are in progress where nobody holds them wait again."""
         moment = now()
+        combinators = await self._kept.combinators()
         started = await self._kept.in_progress(combinators)
         orphans = [
             (job, rules.lost(job, new_id(), moment))

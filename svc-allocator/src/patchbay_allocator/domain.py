@@ -262,16 +262,16 @@ class AllocatorDomain:
                 await self._prepare()
                 due = looked_at + TICK_S < loop.time()
                 devices, self._settle = (None if due else self._settle), set()
-                hands = await self.dispatcher.settle(devices)
+                await self.dispatcher.settle(devices)
                 if due:
                     looked_at = loop.time()
                 if loop.time() - orphans_at > ORPHANS_S:
-                    await self.dispatcher.adopt_orphans(hands)
+                    await self.dispatcher.adopt_orphans()
                     orphans_at = loop.time()
                 mode = await self.kept.mode()
                 if mode == "auto":
-                    await self.dispatcher.assign_waiting(hands)
-                hands = await self.kept.combinators()
+                    await self.dispatcher.assign_waiting()
+                hands = self.dispatcher.hands
                 await self.board.refresh(mode, hands.values(), set(self.presence.online()))
                 pause_s = self._pause_first_s
             except Unavailable as error:

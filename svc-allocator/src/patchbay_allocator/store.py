@@ -152,9 +152,12 @@ class AllocatorStore:
 
     # Combinators
 
-    async def combinators(self) -> dict[int, Combinator]:
-        """What each combinator is to do, by number."""
-        found = await self._store.find(COMBINATORS, {})
+    async def combinators(self, devices: Iterable[int] | None = None) -> dict[int, Combinator]:
+        """What these combinators (None: all) are to do, by number."""
+        query: Document = {}
+        if devices is not None:
+            query["_id"] = {"$in": [combinator_device(one) for one in devices]}
+        found = await self._store.find(COMBINATORS, query)
         return {one["device"]: _convert(one, Combinator) for one in found}
 
     async def change_combinators(
@@ -169,7 +172,7 @@ class AllocatorStore:
             return set()
         if await self._store.replace(COMBINATORS, filters) == len(filters):
             return {new.device for _, new in changes}
-        found = await self.combinators()
+        found = await self.combinators([new.device for _, new in changes])
         return {
             new.device
             for _, new in changes
