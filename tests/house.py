@@ -109,6 +109,7 @@ class House:
             BROKER__BACKOFF_INITIAL_S=0.05,
             BROKER__BACKOFF_MAX_S=0.5,
             STORE__URI=f"mongodb://127.0.0.1:{self.store.port}",
+            STORE__TIMEOUT_S=3,
             STORE__BACKOFF_INITIAL_S=0.05,
             STORE__BACKOFF_MAX_S=0.5,
             LOCKER__PORT=port,

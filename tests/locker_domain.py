@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from patchbay.bus import Bus, Message
 from patchbay.inbox import Aggregate, Aggregates
 from patchbay.messages import Event, decode_events, encode, now, rfc3339
@@ -60,7 +62,7 @@ class Ears:
 
     def facts(self, name: str, board: str = "1953") -> list[dict[str, Any]]:
         """What those events say."""
-        return [json.loads(event.data) for event in self.events(name, board)]
+        return [msgspec.json.decode(event.data) for event in self.events(name, board)]
 
     def desired(self, board: str = "1953") -> list[dict[str, Any]]:
         payloads = self.on(TOPICS.desired("locker", device_id(board)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 
 from patchbay.errors import Unavailable
 from patchbay.settings import StoreSettings
-from patchbay.store import INSERT_BATCH, Inserter, Store
+from patchbay.store import INSERT_BATCH, Inserter, Store, reaching
 from patchbay.testing import Part, store_part
 
 AWAY_S = 8.0
@@ -278,3 +279,47 @@ async def test_a_caller_that_gives_up_does_not_keep_the_others_from_theirs(store
     impatient.cancel()
     await patient
     assert await store.count("things", {"_id": 2}) == 1
+
+
+# Being cancelled
+
+
+async def test_a_cancellation_that_the_driver_loses_ends_the_task_all_the_same() -> None:
+    reached = asyncio.Event()
+
+    async def lose() -> None:
+        async with reaching():
+            reached.set()
+            with contextlib.suppress(asyncio.CancelledError):  # as the driver's wait_for may
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(lose())
+    await reached.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+
+
+async def test_a_task_that_uses_the_store_ends_whenever_it_is_cancelled(store: Store) -> None:
+    async def work() -> None:
+        while True:
+            await store.save("things", [{"_id": 1}])
+
+    for moment in range(200):
+        task = asyncio.create_task(work())
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled(), f"after {moment} turns"
+
+
+async def test_a_timeout_around_the_store_is_a_timeout(store: Store) -> None:
+    async def impatient() -> None:
+        async with asyncio.timeout(0.05):
+            while True:
+                await store.find("things", {})
+
+    with pytest.raises(TimeoutError):
+        await impatient()
+    await store.ping()

@@ -4,8 +4,9 @@
     python tiny.py domain BROKER_PORT STORE_URI
 
 The device's protocol: it sends a line ``<device> <number>`` and gets ``<number>`` back once the
-event is in the outbox. A device without an answer says the same line again, to whatever edge is there.
-The domain counts the events of each device in the device's own document and keeps each as a fact.
+event is in the outbox. A device without an answer says the same line again, to whatever edge is
+there. The domain counts the events of each device in the device's own document and keeps each as a
+fact.
 """
 
 from __future__ import annotations

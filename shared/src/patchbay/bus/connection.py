@@ -161,7 +161,10 @@ class Connection(asyncio.Protocol):
     def _send(self, outgoing: _Outgoing) -> None:
         on_ack = outgoing.on_ack
         info = self._client.publish(*outgoing[:5])
-        if outgoing.qos:
+        if self.ended.done():  # the write has found it broken: what was waiting is settled already
+            if on_ack is not None:
+                on_ack(None)
+        elif outgoing.qos:
             self._waiting[info.mid] = on_ack
         elif on_ack is not None:
             on_ack(0)
@@ -170,7 +173,7 @@ class Connection(asyncio.Protocol):
         """Subscribe at QoS 1 and wait for the SUBACK. Raises Unavailable, also for a refusal."""
         options = SubscribeOptions(qos=1)
         result, mid = self._client.subscribe([(one, options) for one in filters])
-        if mid is None or result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if mid is None or result != MQTTErrorCode.MQTT_ERR_SUCCESS or self.ended.done():
             raise Unavailable("not connected to the broker")
         future: asyncio.Future[list[int]] = self._loop.create_future()
         self._subscribing[mid] = future

@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Struct)
 REFUSED = 0x80
 """PUBACK reason codes from here on: trying again would be refused again."""
 
-TURN_EVENTS = 50
+TURN_EVENTS = 8
 """Events to one turn of the loop: the next round is persisted meanwhile, not after."""
 
 
