@@ -69,10 +69,10 @@ async def test_every_command_of_the_queue(started: House) -> None:
     await started.counted(done=1)
     refused = await run("assign", job, 2)
     assert refused.exit_code == 1
-    assert refused.output.startswith("already_done: ")
+    assert refused.stderr.startswith("already_done: ")
     assert await said("assign", job, 1, "--force") == f"combinator 1 gets job {job}\n"
     await started.counted(done=1)
-    assert (await run("retry", job)).output.startswith("wrong_state: ")
+    assert (await run("retry", job)).stderr.startswith("wrong_state: ")
     assert await said("delete", job) == f"job {job} is deleted\n"
     other = json.loads(await said("submit", "이름", "696969", "--client", "me", "--json"))["job"]
     assert await said("cancel", other) == f"job {other} is cancelled\n"

@@ -83,19 +83,17 @@ def list_jobs(
     rows = (
         (
             one["_id"],
-            one["createdAt"],
             one["ClientName"],
             one["data"]["CustomerName"],
             one["data"]["ColorCode"],
             one["status"],
             one["attempts"] or None,
-            one["lastError"],
         )
         for one in answer["jobs"]
     )
     shown, total = len(answer["jobs"]), answer["total"]
     title = "jobs" if shown == total else f"jobs ({shown} of {total})"
-    columns = ("job", "created", "client", "customer", "color", "status", "failed", "last error")
+    columns = ("job", "client", "customer", "color", "status", "failed")
     return print_table(title, columns, rows)
 
 
