@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from patchbay.messages import now
 from patchbay.store import ObjectId
 from patchbay.testing import until
+from patchbay_allocator import rules
 from patchbay_allocator.mixer import Mixer, waits
 from patchbay_allocator.wire.intake import Job
 
@@ -76,3 +78,48 @@ async def test_two_hundred_jobs_in_one_write_are_all_mixed(house: House) -> None
     assert sum(len(mixer.mixed) for mixer in mixers) == 200
     for mixer in mixers:
         await mixer.stop()
+
+
+async def test_a_job_that_is_in_progress_where_nobody_holds_it_waits_again(
+    house: House, hall: Hall
+) -> None:
+    hall.gate.set()
+    await hall.open()
+    await house.start(*hall.ports)
+    await house.ask("mode", mode="manual")
+    await house.send(job(1))
+    await house.counted(waiting=1)
+    (found,) = await house.documents()
+    long_ago = found["updatedAt"] - timedelta(minutes=1)
+    found.update(status="inprogress1", assignedAt=1, updatedAt=long_ago, v=2)
+    await house.store.save("jobs", [found])
+    await house.counted(waiting=1)
+    (found,) = await house.documents()
+    assert (found["assignedAt"], found["attempts"]) == (0, 0)
+
+
+async def test_what_a_replica_left_half_claimed_is_finished_or_undone(
+    house: House, hall: Hall
+) -> None:
+    hall.gate.set()
+    await hall.open()
+    await house.start(*hall.ports)
+    await house.ask("mode", mode="manual")
+    await house.send(job(1), job(2))
+    await house.counted(waiting=2)
+    await until(lambda: len(house.domain.dispatcher.hands) == 2)
+    jobs = await house.domain.kept.jobs(str(one["_id"]) for one in await house.documents())
+    first, second = jobs.values()
+    hands = await house.domain.kept.combinators()
+    long_ago = now() - timedelta(minutes=1)
+    # One replica died after the first step; another after it too, and the job was recolored since.
+    taken = [
+        (hands[1], rules.reserve(hands[1], first, long_ago, "a")),
+        (hands[2], rules.reserve(hands[2], second, long_ago, "b")),
+    ]
+    assert await house.refusal("recolor", job=second.id, ColorCode="ABCDEF") == ""
+    assert await house.domain.kept.change_combinators(taken) == {1, 2}
+    await house.counted(done=1, waiting=1)
+    assert [id for _, id in hall.order] == [first.id]
+    await house.ask("mode", mode="auto")
+    await house.counted(done=2)

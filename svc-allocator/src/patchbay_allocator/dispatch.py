@@ -169,10 +169,13 @@ class Dispatcher:
         await self._free(over)
 
     async def adopt_orphans(self) -> None:
-        """Jobs that say that they are in progress where nobody holds them wait again."""
+        """Jobs that say that they are in progress where nobody holds them wait again.
+
+        The jobs are read first: a combinator holds its job before that is in progress.
+        """
         moment = now()
+        started = await self._kept.in_progress(self.hands)
         combinators = await self._kept.combinators()
-        started = await self._kept.in_progress(combinators)
         orphans = [
             (job, rules.lost(job, new_id(), moment))
             for job in started.values()
