@@ -6,7 +6,7 @@ Broker and store are real. The test may close the domain and open it again on th
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 
 from patchbay.bus import Bus, Message
 from patchbay.inbox import Aggregate, Aggregates
-from patchbay.messages import Event, decode_events, encode, now, rfc3339
+from patchbay.messages import Event, decode_events, encode, new_event, now, rfc3339
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -33,6 +33,7 @@ from patchbay_locker.store import BOARDS, LockerStore
 DOMAIN = "locker-domain-test"
 EDGE = "locker-edge-test"
 TOPICS = Topics()
+ANSWERS = f"{TOPICS.root}/answers"
 ASK_TIMEOUT_S = 30.0
 BOOT = 1_700_000_000
 GROUPS = [f"{row:08b}" for row in (0x5B, 0xFF, 0xB7, 0xFF, 0x9F, 0xFF, 0xB7, 0xFF)]
@@ -249,3 +250,25 @@ def record(one: Rental, board: str = "1953", **fields: Any) -> Document:
 def is_time(value: object) -> bool:
     """Is this a moment as the store gives it back: aware, in UTC?"""
     return isinstance(value, datetime) and value.utcoffset() == timedelta()
+
+
+async def order(office: Office, command: str, body: bytes, **more: Any) -> None:
+    """Publish a command whose answer goes where `answers` finds it."""
+    topic = TOPICS.command("locker", "1953", command)
+    await office.operator.publish(topic, body, response_topic=ANSWERS, **more)
+
+
+def answers(office: Office) -> list[dict[str, Any]]:
+    return [json.loads(payload) for payload in office.ears.on(ANSWERS)]
+
+
+def enveloped(command: str, body: Mapping[str, Any], *, id: str = "c1") -> bytes:
+    """A command as a program sends it, with an id of its own."""
+    return new_event(id=id, source="a-program", type=f"patchbay.locker.{command}", data=body)
+
+
+async def desired_codes(office: Office, rev: int) -> dict[int, str]:
+    """Cell -> code of this revision of what the board is to know."""
+    await until(lambda: office.ears.desired()[-1]["rev"] >= rev)
+    [desired] = [one for one in office.ears.desired() if one["rev"] == rev]
+    return {one["cell"]: one["code"] for one in desired["rentals"]}

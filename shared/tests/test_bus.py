@@ -341,15 +341,19 @@ async def test_a_plain_311_publisher_is_understood_and_its_failure_is_an_event(
     assert not cells.requests[0].again
 
 
-async def test_a_command_in_an_envelope_has_the_envelopes_id(
+async def test_a_command_in_an_envelope_is_known_by_source_id_and_topic(
     cells: Cells, make_bus: MakeBus
 ) -> None:
     client = make_bus("cli")
     client.start()
     await client.wait_connected(5)
-    event = encode({"specversion": "1.0", "id": "c-1", "data": {"cell": 2}})
-    await client.request("patchbay/locker/7/cmd/open", event)
-    assert (cells.requests[0].id, cells.requests[0].again) == ("c-1", True)
+    for source, board in (("desk-1", 7), ("desk-1", 7), ("desk-2", 7), ("desk-1", 8)):
+        event = {"specversion": "1.0", "id": "1", "source": source, "data": {"cell": 2}}
+        await client.request(f"patchbay/locker/{board}/cmd/open", encode(event))
+    first, again, other_sender, other_board = cells.requests
+    assert first.id == again.id
+    assert first.again
+    assert len({first.id, other_sender.id, other_board.id}) == 3
 
 
 async def test_a_retained_command_is_ignored(

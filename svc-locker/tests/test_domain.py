@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
-
-from patchbay.inbox import Aggregate, Outgoing
-from patchbay.messages import DeadLetter, encode, event_type, new_event, now, parse_time, rfc3339
-from patchbay.settings import StoreSettings
-from patchbay.store import Store
-from patchbay.testing import MakeBus, Part, eventually, store_part, until
-from patchbay.topics import device_id
-from patchbay_locker.messages import Opened
+from patchbay.messages import DeadLetter, encode, now, parse_time, rfc3339
+from patchbay.testing import MakeBus, Part, eventually, until
 from tests.locker_domain import (
     BOOT,
     DOMAIN,
@@ -27,7 +19,6 @@ from tests.locker_domain import (
     is_time,
     keep,
     known_board,
-    record,
     rental,
 )
 
@@ -41,13 +32,6 @@ def buried(office: Office, number: int) -> Callable[[], Awaitable[bool]]:
         return len(await office.documents("dead")) == number
 
     return buried
-
-
-@pytest.fixture
-async def office(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[Office]:
-    """Everything but the domain runs: the test opens it."""
-    async with Office(make_bus, store, tmp_path) as office:
-        yield office
 
 
 # Reports
@@ -280,168 +264,30 @@ async def test_silence_counts_only_from_when_the_domain_listens(office: Office) 
     assert said - began >= timedelta(seconds=1)
 
 
-# Starting again
-
-
-async def test_after_a_start_all_that_is_kept_is_published_before_it_is_online(
+async def test_a_report_of_a_backlog_makes_no_board_offline_before_the_rest_of_it_came(
     office: Office,
 ) -> None:
-    await keep(
-        office.store,
-        known_board(rental(2), blocked=True, reset_id=1),
-        known_board(id="Stadt Ost", online=True),
-    )
-    await office.open(offline_after_s=3600.0)
-    online = TOPICS.unit_status(DOMAIN)
-    await until(lambda: office.ears.on(online) == [b"online"])
-    said = [one.topic for one in office.ears.messages]
-    before = set(said[: said.index(online)])
-    desired = office.ears.desired()[0]
-    assert (desired["rev"], desired["blocked"], desired["reset_id"]) == (3, True, 1)
-    assert office.ears.states("Stadt Ost")[0]["online"]
-    for device in ("1953", device_id("Stadt Ost")):
-        kept = {topic("locker", device) for topic in (TOPICS.state, TOPICS.desired, TOPICS.status)}
-        assert kept <= before
+    await office.open(offline_after_s=0.6)
+    await office.report()
+    await until(lambda: office.ears.events("offline"))  # it has listened for so long by now
+    began = now()
+    await office.report(board="b", at=began - timedelta(minutes=10))
+    await until(lambda: office.ears.events("offline", "b"))
+    said = parse_time(office.ears.events("offline", "b")[0].time)
+    assert said - began >= timedelta(seconds=0.6)
 
 
-async def test_a_domain_that_starts_again_goes_on_where_it_was(office: Office) -> None:
-    await office.open()
-    await office.report(box_acc=[2])
-    await office.done("assign", cell=4, minutes=60, code="1492")
-    await office.close()
-    assert office.ears.on(TOPICS.unit_status(DOMAIN)) == [b"online", b"offline"]
-    office.add(box_acc=[4])
-    office.add()
-    await office.open()
-    await office.persisted()
-    await until(lambda: len(office.ears.events("opened")) == 2)
-    found = await office.document("boards", "1953")
-    assert (found["reports"], found["accesses"], found["rev"]) == (3, 2, 1)
-    assert [one["code"] for one in office.ears.desired()[-1]["rentals"]] == ["1492"]
-    assert office.ears.facts("opened")[1]["rental"] == found["rentals"]["4"]["id"]
-    assert len({event.id for event in office.ears.events("opened")}) == 2
-
-
-async def test_after_a_broken_connection_everything_is_published_again(
+async def test_silence_does_not_count_while_the_broker_is_away(
     office: Office, mosquitto: Part
 ) -> None:
-    await keep(office.store, known_board(rental(2)))
-    await office.open()
-    mosquitto.kill()
-    await until(lambda: not office.domain.bus.connected)
-    mosquitto.start()
-    for bus in (office.listener, office.operator, office.domain.bus):
-        await bus.wait_connected(20)
-    await office.domain.bus.wait_online(20)
-    await office.report()
-    await until(lambda: office.ears.states()[-1]["reports"] == 8)
-    assert office.ears.desired()[-1]["rev"] == 3
-
-
-async def test_events_that_the_broker_has_not_confirmed_are_published_after_a_start(
-    office: Office,
-) -> None:
-    board = Aggregate("1953", known_board())
-    opened = Opened("1953", 2, None, BOOT, 7, False)
-    for id in ("e1/0", "e1/1"):
-        body = new_event(
-            id=id,
-            source=DOMAIN,
-            type=event_type("locker", "opened"),
-            subject="1953",
-            data=opened,
-        )
-        board.publish(id, Outgoing("1953", "opened", body))
-    await keep(office.store, board)
-    await office.open()
-    await until(lambda: [one.id for one in office.ears.events("opened")] == ["e1/0", "e1/1"])
-    await eventually(office.has("boards", "1953", outgoing=""))
-    await office.close()
-    await office.open()
-    await office.report()
-    assert len(office.ears.events("opened")) == 2
-
-
-async def test_a_kill_between_a_board_and_its_records_is_made_good(office: Office) -> None:
-    unrecorded, extended = rental(2), rental(5)
-    revoked, expired = rental(7), rental(8, left_s=-60.0)
-    await keep(office.store, known_board(unrecorded, extended))
-    shorter = record(extended, expires_at=extended.expires_at - timedelta(minutes=30))
-    await office.store.save("rentals", [shorter, record(revoked), record(expired)])
+    await office.open(offline_after_s=0.6)
     began = now()
-    await office.open()
-    found = {one["_id"]: one for one in await office.documents("rentals")}
-    assert found["rental-2"] == record(unrecorded)
-    assert found["rental-5"] == record(extended)
-    assert found["rental-7"]["status"] == "revoked"
-    assert began <= found["rental-7"]["ended_at"] <= now()
-    assert found["rental-8"] == record(expired, status="expired", ended_at=expired.expires_at)
-
-
-async def test_an_edge_that_comes_hears_the_domain_say_online(office: Office) -> None:
-    await office.open()
-    own = TOPICS.unit_status(DOMAIN)
-    await until(lambda: office.ears.on(own) == [b"online"])
-    for instance in ("allocator-edge-1", "locker-edge-1"):
-        topic = TOPICS.unit_status(instance)
-        await office.operator.publish(topic, b"offline", retain=True)
-        await office.operator.publish(topic, b"online", retain=True)
-    await until(lambda: office.ears.on(own) == [b"online", b"online"])
-    await office.report()  # what else would have been said has been heard
-    assert len(office.ears.on(own)) == 2
-
-
-# What is away
-
-
-@pytest.fixture
-async def frail(make_bus: MakeBus, tmp_path: Path) -> AsyncIterator[tuple[Office, Part]]:
-    """An office with a store of its own, which the test may kill."""
-    part = store_part(tmp_path / "store")
-    part.start()
-    settings = StoreSettings(timeout_s=2.0)
-    try:
-        async with (
-            Store(settings, f"mongodb://127.0.0.1:{part.port}") as store,
-            Office(make_bus, store, tmp_path) as office,
-        ):
-            yield office, part
-    finally:
-        part.stop()
-
-
-async def test_reports_that_come_while_the_store_is_killed_are_kept_once(
-    frail: tuple[Office, Part],
-) -> None:
-    office, store = frail
-    await office.open()
-    await office.report(box_acc=[2])
-    store.kill()
-    for _ in range(20):
-        office.add(box_acc=[2, 4])
-    await until(lambda: len(office.ears.messages) > 0)
-    store.start()
-    await office.persisted()
+    await office.report()
+    await eventually(office.has("boards", "1953", outgoing=""))
+    mosquitto.kill()
+    await until(lambda: now() - began > timedelta(seconds=2))
     found = await office.document("boards", "1953")
-    assert (found["reports"], found["accesses"]) == (21, 41)
-    assert len(await office.documents("accesses")) == 41
-    await until(lambda: len({one.id for one in office.ears.events("opened")}) == 41)
-
-
-async def test_a_domain_that_starts_before_its_store_is_online_when_that_is_there(
-    frail: tuple[Office, Part],
-) -> None:
-    office, store = frail
-    await keep(office.store, known_board(rental(2)))
-    store.kill()
-    await office.open_without_waiting()
-    office.add()
-    await office.domain.bus.wait_connected(20)
-    assert not office.domain.bus.online
-    store.start()
-    await office.domain.bus.wait_online(30)
-    await office.persisted()
-    assert (await office.document("boards", "1953"))["reports"] == 8
+    assert (found["online"], found["outgoing"]) == (True, "")
 
 
 # Dead letters

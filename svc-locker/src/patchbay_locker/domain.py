@@ -309,6 +309,8 @@ class LockerDomain:
     async def _tick(self) -> None:
         """Do what is due: end rentals, notice silence, forget what the broker has confirmed."""
         moment = now()
+        if not self.bus.connected:
+            self._listening_since = moment
         boards = self.kept.boards
         due = [id for id, at in self._due.items() if at is not None and at <= moment]
         if not due and not any(board.pruned for board in boards):

@@ -140,7 +140,9 @@ def _unwrap(message: Message) -> tuple[str, bool, Any]:
     except msgspec.DecodeError as error:
         raise Rejected("bad_request", f"not JSON: {error}") from error
     if isinstance(body, dict) and "specversion" in body and body.get("id"):
-        return str(body["id"]), True, body.get("data") or {}
+        # Two senders may use one id, and so may one for two commands.
+        identity = f"{body.get('source', '')} {message.topic} {body['id']}"
+        return identity, True, body.get("data") or {}
     return _arrival_id(message), message.dup, body
 
 
