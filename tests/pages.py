@@ -74,6 +74,8 @@ def _kind(info: inspect.Type) -> str:
             return " or ".join(_kind(one) for one in info.types)
         case inspect.ListType():
             return f"list of {_kind(info.item_type)}"
+        case inspect.TupleType():
+            return f"({', '.join(_kind(one) for one in info.item_types)})"
         case inspect.DictType():
             return f"object of {_kind(info.value_type)}"
         case inspect.StructType():

@@ -371,6 +371,26 @@ async def test_a_retained_command_is_ignored(
     assert again.requests[0].device == "9"
 
 
+async def test_of_replicas_each_command_reaches_one_and_only_those_of_their_device(
+    make_bus: MakeBus,
+) -> None:
+    both = [Cells(), Cells()]
+    for number, one in enumerate(both):
+        bus = make_bus(f"locker-domain-{number}")
+        Commands(bus, "locker", {"open": Command(dict, one.open)}, "replicas", device="7")
+        bus.start()
+        await bus.wait_connected(5)
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    for _ in range(6):
+        await client.request("patchbay/locker/7/cmd/open", b'{"cell": 1}')
+    assert sum(len(one.requests) for one in both) == 6
+    assert all(one.requests for one in both)
+    with pytest.raises(Unavailable):
+        await client.request("patchbay/locker/8/cmd/open", b'{"cell": 1}')
+
+
 async def test_a_moving_command_that_was_queued_is_refused(
     make_bus: MakeBus, mosquitto: Part
 ) -> None:

@@ -128,6 +128,17 @@ async def test_what_was_written_before_close_arrives() -> None:
 
 
 @on_both_loops
+async def test_a_device_that_gets_no_answers_is_gone_when_it_has_said_all() -> None:
+    async with house(ended_grace_s=0) as one:
+        _, writer = await one.connect()
+        writer.write(b"all")
+        writer.write_eof()
+        await until(lambda: one.server.connections == 0)
+        (session,) = one.sessions
+        assert (session.heard, session.gone) == (b"all", 1)
+
+
+@on_both_loops
 async def test_a_device_that_has_said_all_still_gets_its_answer() -> None:
     async with house() as one:
         reader, writer = await one.connect()

@@ -9,7 +9,7 @@ understood by whoever reads it (see `patchbay.bus`).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -57,6 +57,16 @@ class Ack(Struct, frozen=True):
     nak: bool = False
 
 
+class AckRanges(Struct, frozen=True):
+    """Which of one edge's events a domain service that takes them in any order has persisted.
+
+    Both ends of each range of ``ranges`` are meant too.
+    """
+
+    epoch: str
+    ranges: list[tuple[int, int]]
+
+
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What could not be handled, with the reason and the original's first bytes as hex."""
 
@@ -90,6 +100,17 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     reconnects: int = 0
     dead_letters: int = 0
     detail: dict[str, Any] = {}
+
+
+def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers as ranges, first and last: ``{3, 4, 5, 9}`` is ``[(3, 5), (9, 9)]``."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges
 
 
 _event = msgspec.json.Decoder(Event)

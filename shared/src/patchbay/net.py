@@ -55,6 +55,8 @@ class Limits:
     """A peer that sends nothing for so long is closed."""
     write_buffer_bytes: int = 262_144
     """A peer that lets more than this wait is dropped: it does not read what we write."""
+    ended_grace_s: float = ENDED_GRACE_S
+    """A peer that has said all still gets answers for so long. 0: it never gets any."""
 
 
 class Peer(asyncio.Protocol):
@@ -135,8 +137,10 @@ class Peer(asyncio.Protocol):
             self._server.crashed(self, error)
 
     def eof_received(self) -> bool:
-        self._loop.call_later(ENDED_GRACE_S, self.close)
-        return True
+        grace_s = self._server.limits.ended_grace_s
+        if grace_s:
+            self._loop.call_later(grace_s, self.close)
+        return bool(grace_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         session, self._session, self._transport = self._session, None, None

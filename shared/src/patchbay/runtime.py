@@ -92,7 +92,7 @@ class Unit:
             config.broker,
             client_id=instance,
             topics=self.topics,
-            durable=role == DOMAIN,
+            durable=role == DOMAIN and self._alone,
             port=config.broker_port,
         )
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
@@ -108,6 +108,13 @@ class Unit:
     def settings(self, kind: type[Table]) -> Table:
         """The settings of the unit's own service."""
         return self.config.table(self.service.name, kind)
+
+    @property
+    def _alone(self) -> bool:
+        """No replicas share the work (``share_group``): an offline durable member of a group
+        would go on drawing its portion."""
+        table = self.config.table(self.service.name, Struct)
+        return getattr(table, "share_group", None) is None
 
     @property
     def listen_host(self) -> str:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import bson
 from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WTimeoutError
@@ -22,6 +23,7 @@ from patchbay.errors import PatchbayError, Unavailable
 from patchbay.settings import StoreSettings
 
 Document = dict[str, Any]
+ObjectId = bson.ObjectId
 Collection = AsyncCollection[Document]
 
 DUPLICATE_KEY = 11000
@@ -143,6 +145,12 @@ class Store:
             if sort:
                 cursor = cursor.sort(list(sort))
             return await cursor.to_list()
+
+    async def remove(self, collection: str, query: Mapping[str, Any]) -> int:
+        """Delete the documents that match. Returns how many there were. Raises Unavailable."""
+        async with reaching():
+            result = await self._database[collection].delete_many(query)
+            return result.deleted_count
 
     async def count(self, collection: str, query: Mapping[str, Any]) -> int:
         """How many documents match. Raises Unavailable."""

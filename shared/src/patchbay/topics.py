@@ -110,10 +110,20 @@ class Topics:
         return None
 
 
+def shared(group: str | None, pattern: str) -> str:
+    """The filter by which the members of ``group`` share what ``pattern`` matches; None: alone."""
+    return pattern if group is None else f"$share/{group}/{pattern}"
+
+
 def matches(pattern: str, topic: str) -> bool:
-    """Does an MQTT topic filter (``+`` one level, ``#`` the rest) match this topic?"""
+    """Does an MQTT topic filter (``+`` one level, ``#`` the rest) match this topic?
+
+    Of a shared one (``$share/<group>/<filter>``) the filter counts.
+    """
     levels = topic.split("/")
     wanted = pattern.split("/")
+    if wanted[0] == "$share":
+        wanted = wanted[2:]
     for position, level in enumerate(wanted):
         if level == "#":
             return True

@@ -21,6 +21,7 @@ from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected, TooLarge, Unavailable
 from patchbay.messages import answer, decode, event_type, new_event, new_id, refusal
+from patchbay.topics import shared
 
 MOVING_EXPIRY_S = 30.0
 """A command that moves something and could not act for so long is refused: nobody stands there any
@@ -53,13 +54,24 @@ class Command:
 
 
 class Commands:
-    """Subscribes to a service's commands and answers each one, in order."""
+    """Subscribes to a service's commands and answers each one, in order.
 
-    def __init__(self, bus: Bus, service: str, table: Mapping[str, Command]) -> None:
+    With a ``group`` the replicas of a domain share them: each command reaches one of them.
+    ``device``: of this one only, for a service that itself commands other devices.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        table: Mapping[str, Command],
+        group: str | None = None,
+        device: str = "+",
+    ) -> None:
         self._bus = bus
         self._service = service
         self._table = table
-        bus.subscribe(bus.topics.command(service, "+", "+"), self._handle)
+        bus.subscribe(shared(group, bus.topics.command(service, device, "+")), self._handle)
 
     async def _handle(self, message: Message) -> None:
         address = self._bus.topics.address(message.topic)

@@ -3,6 +3,7 @@
 The last two of the four rules by which nothing is lost (ARCHITECTURE.md, "No loss").
 
     Inbox        takes ``last + 1`` of each source, has it persisted, then acknowledges
+    RangeInbox   takes events in any order, for a service with replicas
     Watermarks   how far each source has come
     Aggregates   documents that are changed by compare-and-set and remember what they applied
     Aggregate    one of them, with the events that are still to be published
@@ -12,6 +13,16 @@ The last two of the four rules by which nothing is lost (ARCHITECTURE.md, "No lo
 from patchbay.inbox.aggregates import Aggregate, Aggregates, Outgoing
 from patchbay.inbox.inbox import Inbox
 from patchbay.inbox.publisher import Publisher
+from patchbay.inbox.ranges import RangeInbox
 from patchbay.inbox.watermarks import Verdict, Watermarks
 
-__all__ = ["Aggregate", "Aggregates", "Inbox", "Outgoing", "Publisher", "Verdict", "Watermarks"]
+__all__ = [
+    "Aggregate",
+    "Aggregates",
+    "Inbox",
+    "Outgoing",
+    "Publisher",
+    "RangeInbox",
+    "Verdict",
+    "Watermarks",
+]

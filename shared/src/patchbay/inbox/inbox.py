@@ -73,8 +73,8 @@ class Inbox:
         self.taken = 0
         topics = bus.topics
         for name in names:
-            bus.listen(topics.event(service, "+", name), self._deliver)
-        bus.listen(topics.batch(service, "+"), self._deliver)
+            bus.listen(self._pattern(topics.event(service, "+", name)), self._deliver)
+        bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
 
     @property
     def waiting(self) -> int:
@@ -96,6 +96,14 @@ class Inbox:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
+    def _pattern(self, pattern: str) -> str:
+        """The filter to subscribe to for what ``pattern`` matches."""
+        return pattern
+
+    async def _load(self) -> None:
+        """Before the first round, and after one that failed. Raises Unavailable."""
+        await self._watermarks.load()
+
     def _deliver(self, message: Message) -> None:
         self._arrived.append(message)
         self._something.set()
@@ -109,7 +117,7 @@ class Inbox:
                 batch = self._gather()
             try:
                 if not self._loaded:
-                    await self._watermarks.load()
+                    await self._load()
                     self._loaded = True
                 await self._round(batch)
             except Exception as error:  # the outermost loop of this task

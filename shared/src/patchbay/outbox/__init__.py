@@ -7,10 +7,12 @@ other two are in `patchbay.inbox`.
     OutboxFull   refuse the device in its own terms
     Journal      the SQLite file
     Sender       the window, the batches, the starting again
+    RangeSender  the same for a domain that acknowledges in any order
 """
 
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.outbox import Outbox, OutboxFull
+from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import Sender
 
-__all__ = ["Journal", "Outbox", "OutboxFull", "Row", "Sender"]
+__all__ = ["Journal", "Outbox", "OutboxFull", "RangeSender", "Row", "Sender"]

@@ -76,10 +76,15 @@ class Journal:
         ).fetchone()
 
     def commit(
-        self, rows: list[Row], notes: Iterable[tuple[str, bytes | None]], acked: int
+        self,
+        rows: list[Row],
+        notes: Iterable[tuple[str, bytes | None]],
+        acked: int,
+        ranges: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Write what one turn took in, and forget what is acknowledged, as one transaction.
 
+        Acknowledged is all up to ``acked``, and each of ``ranges`` from its first to its last.
         Raises sqlite3.Error (disk full, I/O error); then nothing of it is written.
         """
         db = self._db
@@ -92,6 +97,14 @@ class Journal:
                     (acked,),
                 ).fetchone()
                 db.execute("DELETE FROM events WHERE seq <= ?", (acked,))
+            for span in ranges:
+                some, size = db.execute(
+                    "SELECT count(*), coalesce(sum(length(body)), 0) FROM events"
+                    " WHERE seq BETWEEN ? AND ?",
+                    span,
+                ).fetchone()
+                db.execute("DELETE FROM events WHERE seq BETWEEN ? AND ?", span)
+                gone, freed = gone + some, freed + size
             if rows:
                 db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             for name, value in notes:

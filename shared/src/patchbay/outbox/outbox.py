@@ -20,6 +20,7 @@ from patchbay.bus import Bus
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, event_type
 from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import Sender
 
 Done = Callable[[bool], None]
@@ -38,8 +39,10 @@ class OutboxFull(Unavailable):
 class Outbox:
     """Takes events in for one edge and sees to it that they arrive.
 
-    ``max_rows`` and ``max_bytes`` bound what waits. Enter it in the unit's loop before the bus
-    connects: it listens for acknowledgements.
+    ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
+    event after the one before it; without, its replicas acknowledge what each has persisted.
+    ``gather_s``: what comes within so long shares a commit, for devices that wait for no answer.
+    Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
     def __init__(
@@ -51,20 +54,25 @@ class Outbox:
         synchronous: str = "FULL",
         max_rows: int = 200_000,
         max_bytes: int = 268_435_456,
+        in_order: bool = True,
+        gather_s: float = 0.0,
     ) -> None:
         self._bus = bus
         self._service = service
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._gather_s = gather_s
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
-        self._sender = Sender(self._journal, bus, service, self._forget_soon)
+        sender = Sender if in_order else RangeSender
+        self._sender = sender(self._journal, bus, service, self._forget_soon)
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
         self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
         self._done: list[Done] = []
         self._commit_scheduled = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._disk_ok = True
         self._retry_at = 0.0
@@ -81,8 +89,9 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         await self._sender.stop()
-        if self._forgetting is not None:
-            self._forgetting.cancel()
+        for timer in (self._forgetting, self._gathering):
+            if timer is not None:
+                timer.cancel()
         self._commit()
         self._journal.close()
 
@@ -149,7 +158,10 @@ class Outbox:
     def _schedule(self) -> None:
         if not self._commit_scheduled:
             self._commit_scheduled = True
-            self._loop.call_soon(self._commit)
+            if self._gather_s:
+                self._gathering = self._loop.call_later(self._gather_s, self._commit)
+            else:
+                self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
         self._commit_scheduled = False
@@ -157,14 +169,17 @@ class Outbox:
         notes, self._notes = self._notes, {}
         done, self._done = self._done, []
         ok = True
-        if rows or notes or self._sender.acked > self._journal.acked:
+        ranges = self._sender.ranges()
+        if rows or notes or ranges or self._sender.acked > self._journal.acked:
             try:
-                self._journal.commit(rows, notes.items(), self._sender.acked)
+                self._journal.commit(rows, notes.items(), self._sender.acked, ranges)
             except (sqlite3.Error, ValueError) as error:
                 ok = False
                 self._next = self._journal.seq + 1
                 self._retry_at = self._loop.time() + DISK_RETRY_S
                 self._log.error("outbox not written", error=str(error), events=len(rows))
+            if ok:
+                self._sender.forgotten(ranges)
             if ok and not self._disk_ok:
                 self._log.info("outbox is written again")
             self._disk_ok = ok
@@ -182,5 +197,5 @@ class Outbox:
 
     def _forget(self) -> None:
         self._forgetting = None
-        if self._sender.acked > self._journal.acked:
+        if self._sender.ranges() or self._sender.acked > self._journal.acked:
             self._schedule()

@@ -77,6 +77,13 @@ class Sender:
         """Events that no domain service has persisted yet."""
         return self._journal.seq - self.acked
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Acknowledged rows beyond ``acked``, first and last: none, since all is in order."""
+        return []
+
+    def forgotten(self, ranges: list[tuple[int, int]]) -> None:
+        """These ranges are in the file no more."""
+
     def start(self) -> None:
         self._progress_at = self._loop_time()
         self._watch = asyncio.create_task(self._watch_progress(), name="outbox watch")

@@ -1,0 +1,61 @@
+"""Takes the durable events of a service's edges in any order, for a service with replicas.
+
+Replicas share one subscription (``$share/<group>/...``), so none of them sees all events of a
+source, and "the next after the last" means nothing. Each takes what it gets, persists it and
+acknowledges exactly that. An event may come twice, also to two replicas at the same moment:
+``apply`` has to be idempotent by the event's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from patchbay.bus import Bus, Message
+from patchbay.errors import Unavailable
+from patchbay.inbox.inbox import Apply, Inbox
+from patchbay.messages import AckRanges, Event, encode, ranges_of
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
+from patchbay.topics import shared
+
+
+class RangeInbox(Inbox):
+    """An `Inbox` without watermarks. ``group`` names the replicas; None: there is only one."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        settings: StoreSettings,
+        service: str,
+        names: Sequence[str],
+        apply: Apply,
+        *,
+        group: str | None = None,
+    ) -> None:
+        self._group = group
+        super().__init__(bus, store, settings, service, names, apply)
+
+    def _pattern(self, pattern: str) -> str:
+        return shared(self._group, pattern)
+
+    async def _load(self) -> None:
+        """There is nothing to know before an event comes."""
+
+    async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
+        events = [event for _, some in batch for event in some]
+        if events:
+            await self._persist(events)
+            self.taken += len(events)
+        for message, _ in batch:
+            message.ack()
+        done: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for event in events:
+            if event.sequence:
+                done[event.source, event.epoch].add(event.sequence)
+        for (source, epoch), numbers in done.items():
+            with contextlib.suppress(Unavailable):  # the edge sends them again
+                ack = AckRanges(epoch, ranges_of(numbers))
+                self._bus.post(self._bus.topics.ack(source), encode(ack))

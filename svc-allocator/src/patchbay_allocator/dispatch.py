@@ -1,0 +1,257 @@
+"""Who mixes what: claims, what was left half done, what has failed.
+
+A claim joins two documents, and any replica may die between two steps:
+
+    1  combinator n: free -> holds job J at version v     only if nobody else has changed it
+    2  job J: version v -> inprogress<n>                  only if nobody else has changed it
+    3  ``mix`` goes to the combinator's edge              again and again, until it is confirmed
+
+After 1 alone, any replica may do 2, or free the combinator once 2 cannot be done any more (the job
+has another version). After 2, any replica sends ``mix``. What is over is the job's to say: the
+combinator is freed after it. So whatever step was the last, the next look finishes or undoes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from patchbay.bus import Bus
+from patchbay.errors import Unavailable
+from patchbay.messages import encode, new_id, now
+from patchbay_allocator import rules
+from patchbay_allocator.announce import Announcer
+from patchbay_allocator.job import WAITING, Combinator, Job
+from patchbay_allocator.line import HEAD, Line
+from patchbay_allocator.messages import DROP, MIX, SERVICE, Drop, Mix, combinator_device
+from patchbay_allocator.presence import Presence
+from patchbay_allocator.settings import AllocatorSettings
+from patchbay_allocator.store import AllocatorStore
+
+HALF_S = timedelta(seconds=1)
+"""A claim that is half made for so long was left so: a replica needs milliseconds."""
+
+ORPHAN_S = timedelta(seconds=5)
+"""A job that says that it is in progress for so long, and nobody has it, is an orphan."""
+
+REREAD_S = 2.0
+"""How often the head of the line is read again, for what other replicas have put there."""
+
+READING_SHARE = 20
+"""Reading it may take one part in so many of the time."""
+
+
+class Dispatcher:
+    """Gives waiting jobs to free combinators."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        kept: AllocatorStore,
+        presence: Presence,
+        announcer: Announcer,
+        settings: AllocatorSettings,
+    ) -> None:
+        self.line = Line()
+        self.hands: dict[int, Combinator] = {}
+        """What each combinator holds, as far as we know: another replica may know better, and each
+        change finds out."""
+        self.has_free = True
+        """Was a combinator free when we last looked? If not, a new job need not wake us."""
+        self._bus = bus
+        self._kept = kept
+        self._presence = presence
+        self._announcer = announcer
+        self._job_timeout = timedelta(seconds=settings.job_timeout_s)
+        self._grace = timedelta(seconds=settings.reconnect_grace_s)
+        self._reissue_s = settings.reissue_s
+        self._issued: dict[int, tuple[str, float]] = {}
+        self._read_at = -1e9
+        self._reading_s = 0.0
+        self._log = structlog.get_logger("dispatch").bind(instance=bus.client_id)
+
+    # Claims
+
+    async def assign_waiting(self) -> None:
+        """Claim the oldest jobs for the free combinators. Raises Unavailable."""
+        online = self._presence.online()
+        while True:
+            free = [one for one in self.hands.values() if not one.command and one.device in online]
+            self.has_free = bool(free)
+            if not free:
+                return
+            await self._read_line()
+            ids = self.line.first(len(free))
+            if not ids:
+                return
+            jobs = await self._kept.jobs(ids)
+            stale = [id for id in ids if id not in jobs or jobs[id].status != WAITING]
+            self.line.discard(stale)
+            if stale:
+                continue
+            pairs = rules.match(ids, free, online)
+            await self.claim([(jobs[id], combinator) for id, combinator in pairs])
+
+    async def _read_line(self) -> None:
+        loop = asyncio.get_running_loop()
+        fresh_s = max(REREAD_S, self._reading_s * READING_SHARE)
+        started = loop.time()
+        if self.line.exhausted or started - self._read_at > fresh_s:
+            self.line.begin()
+            self.line.read(await self._kept.waiting(HEAD))
+            self._read_at = loop.time()
+            self._reading_s = self._read_at - started
+
+    async def claim(self, pairs: Sequence[tuple[Job, Combinator]]) -> set[str]:
+        """Claim each job for its combinator, and send it. Returns the ids of those that worked.
+
+        Raises Unavailable; what was half done then is finished later.
+        """
+        moment, by = now(), new_id()
+        first = [(one, rules.reserve(one, job, moment, by)) for job, one in pairs]
+        reserved = await self._change(first)
+        second = [
+            (job, rules.claim(job, holding, moment), holding)
+            for (job, _), (_, holding) in zip(pairs, first, strict=True)
+            if holding.device in reserved
+        ]
+        claimed = await self._kept.change([(job, new) for job, new, _ in second])
+        self.line.discard(job.id for job, _ in pairs)
+        won = [(new, holding) for _, new, holding in second if new.id in claimed]
+        # Two of our own combinators never hold one job: the pairs are of different jobs.
+        await self._free([holding for _, new, holding in second if new.id not in claimed])
+        self._announcer.soon(new for new, _ in won)
+        for _, holding in won:
+            self._issue(holding)
+        return {new.id for new, _ in won}
+
+    async def _free(self, combinators: Iterable[Combinator]) -> None:
+        moment, by = now(), new_id()
+        await self._change([(one, rules.release(one, moment, by)) for one in combinators])
+
+    async def _change(self, changes: list[tuple[Combinator, Combinator]]) -> set[int]:
+        """Change what combinators hold; returns the numbers of those that nobody else changed."""
+        ours = await self._kept.change_combinators(changes)
+        self.hands.update((new.device, new) for _, new in changes if new.device in ours)
+        others = [new.device for _, new in changes if new.device not in ours]
+        if others:
+            self.hands.update(await self._kept.combinators(others))
+        return ours
+
+    # What is over, half done, or failed
+
+    async def settle(self, devices: set[int] | None = None) -> None:
+        """Look at what these combinators (None: all) hold: free those whose claim is over, finish
+        claims that were left half made, fail what has had its time, send again what was not heard.
+        Raises Unavailable.
+        """
+        if devices is not None and not devices:
+            return
+        looked_at = await self._kept.combinators(devices)
+        self.hands.update(looked_at)
+        jobs = await self._kept.jobs(one.job for one in looked_at.values() if one.job)
+        over: list[Combinator] = []
+        for one in looked_at.values():
+            job = jobs.get(one.job)
+            if not one.command:
+                self._drop_forgotten(one)
+            elif rules.holds(one, job) and job is not None:
+                if not await self._fail(one, job):
+                    self._issue_again(one, job)
+            elif job is not None and rules.half_claimed(one, job):
+                if now() - one.since > HALF_S:
+                    await self._finish_claim(one, job)
+            else:
+                over.append(one)
+        await self._free(over)
+
+    async def adopt_orphans(self) -> None:
+        """Jobs that say that they are in progress where nobody holds them wait again.
+
+        The jobs are read first: a combinator holds its job before that is in progress.
+        """
+        moment = now()
+        started = await self._kept.in_progress(self.hands)
+        combinators = await self._kept.combinators()
+        orphans = [
+            (job, rules.lost(job, new_id(), moment))
+            for job in started.values()
+            if not rules.holds(combinators[job.assignedAt], job)
+            and moment - job.updatedAt > ORPHAN_S
+        ]
+        waiting = await self._kept.change(orphans)
+        self._put_back(new for _, new in orphans if new.id in waiting)
+
+    async def _fail(self, combinator: Combinator, job: Job) -> bool:
+        """Has this attempt failed? Then the job goes on without this combinator."""
+        moment = now()
+        reason = rules.failure(
+            combinator,
+            self._presence.state(combinator.device),
+            self._presence.lost_at(combinator.device),
+            moment,
+            self._job_timeout if self._presence.settled() else timedelta.max,
+            self._grace,
+        )
+        if reason is None:
+            return False
+        new = rules.failed(job, reason, f"{combinator.command}/failed", moment)
+        if new.id in await self._kept.change([(job, new)]):
+            self._log.warning("attempt failed", job=job.id, at=combinator.device, why=reason)
+            self._put_back([new])
+        await self._free([combinator])
+        return True
+
+    def _put_back(self, jobs: Iterable[Job]) -> None:
+        changed = list(jobs)
+        self.line.add(job.id for job in changed if job.status == WAITING)
+        self._announcer.soon(changed)
+
+    async def _finish_claim(self, combinator: Combinator, job: Job) -> None:
+        new = rules.claim(job, combinator, now())
+        if new.id in await self._kept.change([(job, new)]):
+            self._log.info("claim finished for another", job=job.id, at=combinator.device)
+            self._announcer.soon([new])
+            self._issue(combinator)
+
+    # Commands to the edge
+
+    def _issue(self, one: Combinator) -> None:
+        mix = Mix(command=one.command, rev=one.rev, job=one.job, ColorCode=one.ColorCode)
+        self._post(one, MIX, mix)
+        self._issued[one.device] = (one.command, asyncio.get_running_loop().time())
+
+    def _issue_again(self, one: Combinator, job: Job) -> None:
+        """The edge has not confirmed it: who sent it may have died, or the broker."""
+        state = self._presence.state(one.device)
+        if state is not None and one.command in (state.command, *state.finished):
+            return
+        if self._is_due(one, one.command) and self._old(one.since):
+            self._announcer.soon([job])
+            self._issue(one)
+
+    def _drop_forgotten(self, one: Combinator) -> None:
+        """The edge has something in hand that nobody waits for any more."""
+        state = self._presence.state(one.device)
+        if state is None or not state.command or not self._old(one.since):
+            return
+        if self._is_due(one, state.command):
+            self._post(one, DROP, Drop(command=state.command, rev=one.rev))
+            self._issued[one.device] = (state.command, asyncio.get_running_loop().time())
+
+    def _is_due(self, one: Combinator, command: str) -> bool:
+        said, at = self._issued.get(one.device, ("", 0.0))
+        return said != command or asyncio.get_running_loop().time() - at > self._reissue_s
+
+    def _old(self, since: datetime) -> bool:
+        return (now() - since).total_seconds() > self._reissue_s
+
+    def _post(self, one: Combinator, name: str, command: Mix | Drop) -> None:
+        topic = self._bus.topics.command(SERVICE, combinator_device(one.device), name)
+        try:
+            self._bus.post(topic, encode(command))
+        except Unavailable as error:  # the next look sends it
+            self._log.info("not sent", command=name, why=str(error))

@@ -1,0 +1,267 @@
+"""What the colour-job service keeps in MongoDB.
+
+    jobs           one document a job: `job.Job`, the seed's schema first
+    combinators    one a combinator: `job.Combinator`, what it is to do
+    settings       {_id: "allocator", mode: "auto" | "manual"}
+    events         what was done to jobs that are gone: {_id: "removed:<job>", at, ...}; expires
+    dead           dead letters; expire
+
+Replicas share all of it. A document is replaced whole, and only if nobody has changed it since it
+was read: a job by its ``v``, a combinator by its ``rev``. A standalone MongoDB has no transactions;
+what is two documents' affair is done in an order in which each step alone is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from patchbay.messages import DeadLetter, parse_time
+from patchbay.store import Document, ObjectId, Store
+from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
+from patchbay_allocator.messages import List, Mode, combinator_device
+
+JOBS = "jobs"
+COMBINATORS = "combinators"
+SETTINGS = "settings"
+EVENTS = "events"
+DEAD = "dead"
+
+PART = 100
+"""Jobs to one insert: so many cost hardly more, each, than a thousand, and others need not wait."""
+
+_BSON_TYPES = (datetime,)
+
+T = TypeVar("T")
+
+
+class AllocatorStore:
+    """The collections of the colour-job service. Every method raises Unavailable."""
+
+    def __init__(self, store: Store, events_ttl_s: int) -> None:
+        self._store = store
+        self._ttl_s = events_ttl_s
+        self._prepared = False
+
+    async def prepare(self, devices: Iterable[int], now: datetime) -> None:
+        """Make indexes and the documents of combinators that have none; once."""
+        if self._prepared:
+            return
+        await self._store.ensure_index(JOBS, [("status", 1), ("_id", 1)])
+        await self._store.ensure_index(EVENTS, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        await self._store.ensure_index(EVENTS, [("job", 1)])
+        await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        rev = int(now.timestamp() * 1000)
+        new = [Combinator(device=one, rev=rev, since=now) for one in devices]
+        await self._store.insert_new(COMBINATORS, [_combinator(one) for one in new])
+        self._prepared = True
+
+    # Jobs
+
+    async def add(
+        self, jobs: Sequence[Job], kept: Callable[[Sequence[Job]], None] = lambda _: None
+    ) -> None:
+        """Insert jobs; those that are there stay as they are, those that were removed stay away.
+
+        ``kept`` hears of each part of them as soon as it is safe.
+
+        A job may come again long after it was removed, and while it is being removed: so it is
+        asked before and after. One that was changed since (``v``) was not removed after all.
+        """
+        gone = await self._removed([job.id for job in jobs])
+        left = [job for job in jobs if job.id not in gone]
+        for start in range(0, len(left), PART):
+            some = left[start : start + PART]
+            await self._store.insert_new(JOBS, [_document(job) for job in some])
+            kept(some)
+        for id in await self._removed([job.id for job in left]):
+            await self._store.remove(JOBS, {"_id": ObjectId(id), "v": 1})
+
+    async def job(self, id: str) -> Job | None:
+        """The job with this id, or None."""
+        return (await self.jobs([id])).get(id)
+
+    async def jobs(self, ids: Iterable[str]) -> dict[str, Job]:
+        """The jobs with these ids, as far as there are any."""
+        wanted = [ObjectId(id) for id in ids if ObjectId.is_valid(id)]
+        if not wanted:
+            return {}
+        found = await self._store.find(JOBS, {"_id": {"$in": wanted}})
+        return {str(one["_id"]): _job(one) for one in found}
+
+    async def caused_by(self, event_id: str, since: datetime) -> Job | None:
+        """The job that this event made, if it came after ``since``."""
+        query = {"_id": {"$gte": ObjectId.from_datetime(since)}, "eventId": event_id}
+        found = await self._store.find(JOBS, query, limit=1)
+        return _job(found[0]) if found else None
+
+    async def waiting(self, limit: int) -> list[str]:
+        """The ids of the oldest jobs that wait, oldest first."""
+        found = await self._store.find(JOBS, {"status": WAITING}, sort=[("_id", 1)], limit=limit)
+        return [str(one["_id"]) for one in found]
+
+    async def in_progress(self, devices: Iterable[int]) -> dict[str, Job]:
+        """The jobs that are in progress at these combinators."""
+        found = await self._store.find(
+            JOBS, {"status": {"$in": [f"{IN_PROGRESS}{one}" for one in devices]}}
+        )
+        return {str(one["_id"]): _job(one) for one in found}
+
+    async def change(self, changes: Sequence[tuple[Job, Job]]) -> set[str]:
+        """Put each job in the place of what it was made from. Returns the ids of those that are in
+        the store now; the others were changed by somebody else."""
+        filters = [({"_id": ObjectId(old.id), "v": old.v}, _document(new)) for old, new in changes]
+        if not filters:
+            return set()
+        if await self._store.replace(JOBS, filters) == len(filters):
+            return {new.id for _, new in changes}
+        found = await self.jobs(new.id for _, new in changes)
+        return {new.id for _, new in changes if _same(found.get(new.id), new)}
+
+    async def remove(self, removed: Removed) -> bool:
+        """Remove a job, if it is still as it was; and keep that it was there. True if it is gone.
+
+        The trace comes first: a job that comes again meets it.
+        """
+        id = ObjectId(removed.job)
+        trace = {"_id": f"removed:{removed.job}", **_fields(removed)}
+        await self._store.insert_new(EVENTS, [trace])
+        if await self._store.remove(JOBS, {"_id": id, "v": removed.was.v}):
+            return True
+        if await self._store.count(JOBS, {"_id": id}):
+            await self._store.remove(EVENTS, {"_id": trace["_id"], "by": removed.by})
+            return False
+        return True
+
+    async def removed(self, job: str) -> Removed | None:
+        """What was done to a job that is gone, or None if there never was one, or long ago."""
+        found = await self._store.find(EVENTS, {"_id": f"removed:{job}"})
+        return _convert(found[0], Removed) if found else None
+
+    async def _removed(self, jobs: Sequence[str]) -> set[str]:
+        """Which of these were removed. Asked by range, since jobs that come together have ids that
+        lie together (measured: a list of a thousand ids costs the embedded store 100 ms)."""
+        if not jobs:
+            return set()
+        found = await self._store.find(EVENTS, {"job": {"$gte": min(jobs), "$lte": max(jobs)}})
+        return {one["job"] for one in found}.intersection(jobs)
+
+    # Combinators
+
+    async def combinators(self, devices: Iterable[int] | None = None) -> dict[int, Combinator]:
+        """What these combinators (None: all) are to do, by number."""
+        query: Document = {}
+        if devices is not None:
+            query["_id"] = {"$in": [combinator_device(one) for one in devices]}
+        found = await self._store.find(COMBINATORS, query)
+        return {one["device"]: _convert(one, Combinator) for one in found}
+
+    async def change_combinators(
+        self, changes: Sequence[tuple[Combinator, Combinator]]
+    ) -> set[int]:
+        """As `change`, for combinators. Returns the numbers of those that are in the store now."""
+        filters = [
+            ({"_id": combinator_device(old.device), "rev": old.rev}, _combinator(new))
+            for old, new in changes
+        ]
+        if not filters:
+            return set()
+        if await self._store.replace(COMBINATORS, filters) == len(filters):
+            return {new.device for _, new in changes}
+        found = await self.combinators([new.device for _, new in changes])
+        return {
+            new.device
+            for _, new in changes
+            if (is_now := found.get(new.device)) and (is_now.rev, is_now.by) == (new.rev, new.by)
+        }
+
+    # Mode
+
+    async def mode(self) -> Mode:
+        """``auto``, unless somebody has said otherwise."""
+        found = await self._store.find(SETTINGS, {"_id": "allocator"})
+        return "manual" if found and found[0].get("mode") == "manual" else "auto"
+
+    async def set_mode(self, mode: Mode) -> None:
+        await self._store.save(SETTINGS, [{"_id": "allocator", "mode": mode}])
+
+    # Questions
+
+    async def counts(self, devices: Iterable[int]) -> dict[str, int]:
+        """How many jobs are waiting, inprogress, done and error."""
+        started = [f"{IN_PROGRESS}{one}" for one in devices]
+        return {
+            WAITING: await self._store.count(JOBS, {"status": WAITING}),
+            IN_PROGRESS: await self._store.count(JOBS, {"status": {"$in": started}}),
+            DONE: await self._store.count(JOBS, {"status": DONE}),
+            ERROR: await self._store.count(JOBS, {"status": ERROR}),
+        }
+
+    async def list(self, wanted: List, customer: str) -> tuple[list[Document], int]:
+        """The jobs that are asked for, as an answer shows them, and how many there are.
+
+        ``customer``: a part of CustomerName, composed as names are kept.
+        """
+        query: dict[str, Any] = {}
+        if wanted.status == IN_PROGRESS:
+            query["status"] = {"$regex": f"^{IN_PROGRESS}"}
+        elif wanted.status is not None:
+            query["status"] = wanted.status
+        if customer:
+            query["data.CustomerName"] = {"$regex": re.escape(customer), "$options": "i"}
+        order = 1 if wanted.order == "oldest" else -1
+        found = await self._store.find(
+            JOBS, query, sort=[("_id", order)], skip=wanted.skip, limit=wanted.limit
+        )
+        return [public(one) for one in found], await self._store.count(JOBS, query)
+
+    async def show(self, job: str) -> Document | None:
+        """A job as an answer shows it, or None."""
+        if not ObjectId.is_valid(job):
+            return None
+        found = await self._store.find(JOBS, {"_id": ObjectId(job)})
+        return public(found[0]) if found else None
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter."""
+        document: Document = msgspec.to_builtins(letter)
+        document["_id"] = document.pop("id")
+        document["at"] = parse_time(letter.time)
+        await self._store.insert_new(DEAD, [document])
+
+
+def public(document: Document) -> Document:
+    """A job's document for an answer: ``_id`` as text."""
+    return {**document, "_id": str(document["_id"])}
+
+
+def _same(found: Job | None, new: Job) -> bool:
+    """Is this our change? A driver's second try finds its first one done."""
+    return found is not None and (found.v, found.history[-1].id) == (new.v, new.history[-1].id)
+
+
+def _fields(value: Any) -> Document:
+    fields: Document = msgspec.to_builtins(value, builtin_types=_BSON_TYPES)
+    return fields
+
+
+def _document(job: Job) -> Document:
+    fields = _fields(job)
+    return {"_id": ObjectId(fields.pop("id")), **fields}
+
+
+def _job(document: Document) -> Job:
+    return _convert({**document, "id": str(document["_id"])}, Job)
+
+
+def _combinator(combinator: Combinator) -> Document:
+    return {"_id": combinator_device(combinator.device), **_fields(combinator)}
+
+
+def _convert(document: Mapping[str, Any], kind: type[T]) -> T:
+    fields = {key: value for key, value in document.items() if key != "_id"}
+    return msgspec.convert(fields, kind, builtin_types=_BSON_TYPES, strict=True)
