@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class Journal:
     def commit(
         self,
         rows: list[Row],
-        notes: Iterable[tuple[str, bytes | None]],
+        notes: Collection[tuple[str, bytes | None]],
         acked: int,
         ranges: Iterable[tuple[int, int]] = (),
     ) -> None:
@@ -107,11 +107,11 @@ class Journal:
                 gone, freed = gone + some, freed + size
             if rows:
                 db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            for name, value in notes:
-                if value is None:
-                    db.execute("DELETE FROM notes WHERE name = ?", (name,))
-                else:
-                    db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+            kept = [note for note in notes if note[1] is not None]
+            db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", kept)
+            if len(kept) < len(notes):
+                gone_notes = [(name,) for name, value in notes if value is None]
+                db.executemany("DELETE FROM notes WHERE name = ?", gone_notes)
             seq = rows[-1].seq if rows else self.seq
             if rows or acked > self.acked:
                 db.execute("UPDATE meta SET seq = ?, acked = ?", (seq, max(acked, self.acked)))
