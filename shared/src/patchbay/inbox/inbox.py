@@ -40,6 +40,11 @@ same events. Any other exception makes it be called event by event, to find the 
 STOP_TIMEOUT_S = 2.0
 """A unit that stops has 3.5 seconds for all it does; a round that takes longer comes again."""
 
+LARGE_ROUND = 200
+GATHER_S = 0.02
+"""After a large round, so long for the edges' windows to fill again: what costs is a write of an
+aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's events."""
+
 ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
@@ -132,6 +137,8 @@ class Inbox:
                 continue
             self._store_is_away = False
             pause = self._settings.backoff_initial_s
+            if sum(len(events) for _, events in batch) > LARGE_ROUND:
+                await asyncio.sleep(GATHER_S)
             batch = []
 
     def _gather(self) -> list[tuple[Message, list[Event]]]:
