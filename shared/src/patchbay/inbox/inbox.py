@@ -43,7 +43,7 @@ STOP_TIMEOUT_S = 2.0
 LARGE_ROUND = 200
 GATHER_S = 0.02
 """After a large round, so long for the edges' windows to fill again: what costs is a write of an
-aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's events."""
+aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's end."""
 
 ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
