@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from itertools import islice
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -13,11 +16,15 @@ from msgspec import Struct
 import patchbay.log
 import patchbay.messages
 import patchbay.topics
-import patchbay_locker.messages
+import patchbay_allocator.desk
+import patchbay_locker.desk
 from patchbay.bus import Message
+from patchbay.services import discover
 from patchbay.topics import Topics, matches
+from patchbay_allocator.edge.combinators import CombinatorsEdge
+from patchbay_allocator.messages import CHANGED, FINISHED, QUEUE, REQUESTED
 from patchbay_locker.board import Publish
-from patchbay_locker.desk import Desk
+from patchbay_locker.messages import REPORT
 from patchbay_locker.settings import LockerSettings
 from tests.pages import ROOT, Table, default, kind, tables
 
@@ -31,51 +38,143 @@ ARGUMENTS = {
 }
 NOT_ONE_TOPIC = {"address", "everything"}
 FIELD_COLUMNS = ["field", "type", "default", "meaning"]
-
-
-def the_table(heading: str) -> Table:
-    (found,) = [table for table in tables(PAGE) if table.heading == heading]
-    return found
-
-
-def messages_of(module: Any) -> dict[str, type[Struct]]:
-    return {
-        name: one
-        for name, one in vars(module).items()
-        if isinstance(one, type) and issubclass(one, Struct) and one.__module__ == module.__name__
-    }
-
-
-MESSAGES = messages_of(patchbay.messages) | messages_of(patchbay_locker.messages)
+SHARED = "Messages of every service"
 
 
 class Ear:
-    """Hears what `Commands` subscribes to, and what it answers."""
+    """Hears what is subscribed to and listened to, and what `Commands` answers."""
 
     topics = Topics()
-    client_id = "locker-domain-test"
+    client_id = "domain-test"
 
     def __init__(self) -> None:
         self.log = patchbay.log.get_logger("test")
         self.handle: Callable[[Message], Awaitable[None]] | None = None
         self.said: list[tuple[str, bytes]] = []
+        self.patterns: list[str] = []
 
     def subscribe(self, _pattern: str, handler: Callable[[Message], Awaitable[None]]) -> None:
         self.handle = handler
+
+    def listen(self, pattern: str, _callback: Callable[[Message], None]) -> None:
+        self.patterns.append(pattern)
 
     def post(self, topic: str, payload: bytes) -> None:
         self.said.append((topic, payload))
 
 
-async def refused() -> tuple[str, dict[str, Any]]:
+def the_locker_s_desk(ear: Any) -> None:
+    nobody: Any = None  # no command comes that would ask them
+    patchbay_locker.desk.Desk(ear, nobody, LockerSettings(), nobody)
+
+
+def the_allocator_s_desk(ear: Any) -> None:
+    nobody: Any = None
+    patchbay_allocator.desk.Desk(
+        ear, nobody, [], nobody, nobody, nobody, nobody, nobody, group=None
+    )
+
+
+def the_combinators_edge(ear: Any) -> None:
+    outbox: Any = None
+    CombinatorsEdge(ear, outbox)
+
+
+@dataclass(frozen=True)
+class Documented:
+    """What the code of a service says that the page has to say too."""
+
+    desk: Callable[[Any], None]
+    """Makes what serves its commands."""
+    device: str
+    """One that commands are for."""
+    durable: tuple[str, ...]
+    """Events of its edges; they and the others are called as their messages are."""
+    others: tuple[str, ...]
+    """Events of its domain."""
+    commanded: Callable[[Any], None] | None = None
+    """Makes its edge that has commands from its domain, if there is one."""
+    bodies: dict[str, str] = field(default_factory=dict)
+    """Commands that are not called as their messages are."""
+
+
+SERVICES = {
+    "allocator": Documented(
+        desk=the_allocator_s_desk,
+        device=QUEUE,
+        durable=(REQUESTED, FINISHED),
+        others=(CHANGED,),
+        commanded=the_combinators_edge,
+        bodies={"mode": "SetMode"},
+    ),
+    "locker": Documented(
+        desk=the_locker_s_desk,
+        device="1953",
+        durable=(REPORT,),
+        others=get_args(get_type_hints(Publish)["name"]),
+        bodies=dict.fromkeys(("state", "boards", "rentals", "accesses"), "Ask"),
+    ),
+}
+every_service = pytest.mark.parametrize("service", sorted(SERVICES))
+
+
+def sections() -> dict[str, str]:
+    """The text of the page by its headings of the second level."""
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    return {heading: body for heading, _, body in (part.partition("\n") for part in parts)}
+
+
+def the_table(section: str, heading: str | None = None) -> Table:
+    """The table below a heading of a section: two services may have messages of one name."""
+    rest = iter(tables(PAGE))
+    for name, body in sections().items():
+        inside = list(islice(rest, len(re.findall(r"^\|-", body, flags=re.MULTILINE))))
+        if name == section:
+            (found,) = [table for table in inside if table.heading == (heading or section)]
+            return found
+    raise AssertionError(f"there is no section {section}")
+
+
+def topics_of(service: str) -> Table:
+    return the_table(f"The {service}'s topics")
+
+
+def commands_of(service: str) -> Table:
+    return the_table(f"The {service}'s commands")
+
+
+def messages_of(module: str) -> dict[str, type[Struct]]:
+    return {
+        name: one
+        for name, one in vars(import_module(module)).items()
+        if isinstance(one, type) and issubclass(one, Struct) and one.__module__ == module
+    }
+
+
+MESSAGES = {
+    SHARED: messages_of("patchbay.messages"),
+    **{
+        f"Messages of the {service}": messages_of(f"patchbay_{service}.messages")
+        for service in SERVICES
+    },
+}
+
+
+async def refused(service: str) -> tuple[str, dict[str, Any]]:
     """The topic and data of ``event/rejected`` after a command that there is not."""
     ear = Ear()
-    Desk(ear, None, LockerSettings(), None)  # type: ignore[arg-type]  # none of them is asked
+    SERVICES[service].desk(ear)
     assert ear.handle is not None
-    await ear.handle(Message(topic="patchbay/locker/1953/cmd/nonsense", payload=b"{}"))
+    topic = ear.topics.command(service, SERVICES[service].device, "nonsense")
+    await ear.handle(Message(topic=topic, payload=b"{}"))
     ((topic, payload),) = ear.said
     data: dict[str, Any] = msgspec.json.decode(payload)["data"]
     return topic, data
+
+
+def test_every_service_that_is_installed_is_held_against_the_page() -> None:
+    assert sorted(SERVICES) == sorted(discover())
 
 
 def test_every_function_that_spells_a_topic_has_its_row() -> None:
@@ -101,70 +200,100 @@ def test_what_is_retained_is_what_the_grammar_says() -> None:
 
 
 def test_everything_is_quality_of_service_1() -> None:
-    rows = [*the_table("The grammar").rows, *the_table("The locker's topics").rows]
+    rows = [*the_table("The grammar").rows]
+    for service in SERVICES:
+        rows += topics_of(service).rows
     assert {row["QoS"] for row in rows} == {"1"}
 
 
-def test_every_topic_of_the_locker_is_one_of_the_grammar() -> None:
+@every_service
+def test_every_topic_of_a_service_is_one_of_the_grammar(service: str) -> None:
     grammar = {
         re.sub("<[a-z]+>", "+", row["topic"]): row["retained"]
         for row in the_table("The grammar").rows
         if row["function"] != "batch"
     }
-    for row in the_table("The locker's topics").rows:
+    for row in topics_of(service).rows:
+        assert row["topic"].startswith(f"patchbay/{service}/")
         (retained,) = [said for pattern, said in grammar.items() if matches(pattern, row["topic"])]
         assert row["retained"] == retained, row["topic"]
 
 
-async def test_the_locker_s_events_are_those_that_it_publishes() -> None:
-    documented = {
+def named(service: str, kind_of_topic: str) -> dict[str, str]:
+    """The message of each name that the topics of this kind end in."""
+    return {
         row["topic"].rpartition("/")[2]: row["message"]
-        for row in the_table("The locker's topics").rows
-        if "/event/" in row["topic"]
+        for row in topics_of(service).rows
+        if f"/{kind_of_topic}/" in row["topic"]
     }
-    names = get_args(get_type_hints(Publish)["name"])
-    topic, _ = await refused()
-    assert documented == {
-        patchbay_locker.messages.REPORT: "Report",
+
+
+@every_service
+async def test_the_events_of_a_service_are_those_that_it_publishes(service: str) -> None:
+    says = SERVICES[service]
+    topic, _ = await refused(service)
+    assert named(service, "event") == {
         topic.rpartition("/")[2]: "rejected",
-        **{name: name.capitalize() for name in names},
+        **{name: name.capitalize() for name in (*says.durable, *says.others)},
     }
+    durable = [row["topic"] for row in topics_of(service).rows if "Durable" in row["when"]]
+    assert [topic.rpartition("/")[2] for topic in durable] == list(says.durable)
 
 
-async def test_the_locker_s_commands_are_those_that_it_serves() -> None:
-    _, data = await refused()
+@every_service
+def test_the_commands_to_an_edge_are_those_that_it_listens_to(service: str) -> None:
+    ear = Ear()
+    if (edge := SERVICES[service].commanded) is not None:
+        edge(ear)
+    heard = [address for one in ear.patterns if (address := ear.topics.address(one)) is not None]
+    commands = [address.name for address in heard if address.kind == "cmd"]
+    assert named(service, "cmd") == {name: name.capitalize() for name in commands}
+
+
+@every_service
+async def test_the_commands_of_a_service_are_those_that_it_serves(service: str) -> None:
+    _, data = await refused(service)
     served = data["message"].partition("there are ")[2].split(", ")
-    commands = {row["name"]: row["message"] for row in the_table("The locker's commands").rows}
+    commands = {row["name"]: row["message"] for row in commands_of(service).rows}
     assert list(commands) == served
-    assert {
-        name: message for name, message in commands.items() if message != name.capitalize()
-    } == dict.fromkeys(("state", "boards", "rentals", "accesses"), "Ask")
+    bodies = SERVICES[service].bodies
+    assert commands == {name: bodies.get(name, name.capitalize()) for name in served}
 
 
-async def test_rejected_has_the_fields_that_the_page_says() -> None:
-    _, data = await refused()
-    assert the_table("rejected").column("field") == list(data)
+@every_service
+async def test_rejected_has_the_fields_that_the_page_says(service: str) -> None:
+    _, data = await refused(service)
+    assert the_table(SHARED, "rejected").column("field") == list(data)
 
 
 def test_every_message_type_has_its_section_and_there_is_no_other() -> None:
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    headings = re.findall(r"^### (\w+)$", text, flags=re.MULTILINE)
-    assert sorted(headings) == sorted([*MESSAGES, "rejected"])
+    documented = {
+        name: sorted(re.findall(r"^### (\w+)$", body, flags=re.MULTILINE))
+        for name, body in sections().items()
+        if re.search(r"^### ", body, flags=re.MULTILINE)
+    }
+    types = {section: sorted(of_this) for section, of_this in MESSAGES.items()}
+    types[SHARED] = sorted([*types[SHARED], "rejected"])
+    assert documented == types
 
 
-@pytest.mark.parametrize("name", sorted(MESSAGES))
-def test_the_fields_of_a_message_are_those_of_its_type(name: str) -> None:
-    fields = msgspec.structs.fields(MESSAGES[name])
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [(section, name) for section, types in sorted(MESSAGES.items()) for name in sorted(types)],
+)
+def test_the_fields_of_a_message_are_those_of_its_type(section: str, name: str) -> None:
+    fields = msgspec.structs.fields(MESSAGES[section][name])
     if not fields:
-        assert f"### {name}\n\nNo fields.\n" in (ROOT / PAGE).read_text(encoding="utf-8")
+        assert f"### {name}\n\nNo fields.\n" in sections()[section]
         return
-    table = the_table(name)
+    table = the_table(section, name)
     assert list(table.rows[0]) == FIELD_COLUMNS
     documented = [(row["field"], row["type"], row["default"]) for row in table.rows]
-    assert documented == [(field.name, kind(field), default(field)) for field in fields]
+    assert documented == [(one.name, kind(one), default(one)) for one in fields]
 
 
-@pytest.mark.parametrize("name", ["The locker's topics", "The locker's commands"])
-def test_every_message_that_is_named_is_there(name: str) -> None:
-    named = {row["message"] for row in the_table(name).rows}
-    assert named - set(MESSAGES) <= {"rejected", "online or offline"}
+@every_service
+def test_every_message_that_is_named_is_there(service: str) -> None:
+    rows = [*topics_of(service).rows, *commands_of(service).rows]
+    types = MESSAGES[f"Messages of the {service}"]
+    assert {row["message"] for row in rows} - set(types) <= {"rejected", "online or offline"}
