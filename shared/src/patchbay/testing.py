@@ -22,7 +22,7 @@ from typing import Protocol
 import pytest
 
 from patchbay import broker, embedded
-from patchbay.bus import Bus
+from patchbay.bus import Bus, Message
 from patchbay.settings import BrokerSettings, StoreSettings
 from patchbay.store import Store
 from patchbay.topics import Topics
@@ -63,6 +63,26 @@ async def eventually(condition: Callable[[], Awaitable[object]], timeout_s: floa
         if asyncio.get_running_loop().time() > deadline:
             raise TimeoutError(f"after {timeout_s} s: {getattr(condition, '__name__', condition)}")
         await asyncio.sleep(0.02)
+
+
+class Seen(list[Message]):
+    """Messages in the order in which they came."""
+
+    async def take(self, message: Message) -> None:
+        self.append(message)
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self]
+
+
+def pub(mosquitto: Part, topic: str, payload: str, *options: str) -> None:
+    """Publish with the C client, as a person does."""
+    subprocess.run(
+        ["mosquitto_pub", "-p", str(mosquitto.port), "-t", topic, "-m", payload, *options],
+        check=True,
+        timeout=10,
+    )
 
 
 class Part:

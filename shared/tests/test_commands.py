@@ -1,0 +1,165 @@
+"""Commands and their answers, against a real Mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from patchbay.bus import Bus, Commands, Request
+from patchbay.bus.commands import Command
+from patchbay.errors import Rejected, Unavailable
+from patchbay.messages import encode
+from patchbay.testing import MakeBus, Part, Seen, broker_settings, pub, until
+from patchbay.topics import Topics
+
+
+class Cells:
+    """Handles the commands of a tiny service."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def open(self, request: Request, body: dict[str, int]) -> dict[str, object]:
+        self.requests.append(request)
+        if body.get("cell") == 13:
+            raise Rejected("no_such_cell", "there is no cell 13")
+        return {"cell": body.get("cell")}
+
+
+@pytest.fixture
+async def cells(make_bus: MakeBus) -> Cells:
+    cells = Cells()
+    bus = make_bus("locker-domain-x", durable=True)
+    Commands(bus, "locker", {"open": Command(dict, cells.open, moves=True)})
+    bus.start()
+    await bus.wait_connected(5)
+    await until(lambda: not bus._late)
+    return cells
+
+
+async def test_a_request_is_answered(cells: Cells, make_bus: MakeBus) -> None:
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    topic = "patchbay/locker/7/cmd/open"
+    assert json.loads(await client.request(topic, b'{"cell": 5}')) == {"ok": True, "cell": 5}
+    refused = json.loads(await client.request(topic, b'{"cell": 13}'))
+    assert refused["error"] == {"code": "no_such_cell", "message": "there is no cell 13"}
+    too_deep = b'{"cell": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    for wrong in (b"{", b"\xff", b"[1]", b'"x"', b'{"cell": "\xff"}', too_deep):
+        answer = json.loads(await client.request(topic, wrong))
+        assert answer["error"]["code"] == "bad_request", wrong
+    unknown = json.loads(await client.request("patchbay/locker/7/cmd/fly", b""))
+    assert unknown["error"]["code"] == "unknown_command"
+
+
+def test_mosquitto_rr_gets_an_answer_from_another_process(mosquitto: Part) -> None:
+    """A plain `mosquitto_rr` is a whole client."""
+
+    async def scenario() -> bytes:
+        bus = Bus(broker_settings(mosquitto.port), client_id="d", topics=Topics(), announce=False)
+        cells = Cells()
+        Commands(bus, "locker", {"open": Command(dict, cells.open)})
+        async with bus:
+            await bus.wait_connected(5)
+            process = await asyncio.create_subprocess_exec(
+                *("mosquitto_rr", "-p", str(mosquitto.port), "-e", "reply/rr"),
+                *("-t", "patchbay/locker/7/cmd/open", "-m", '{"cell": 4}', "-W", "10"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            out, _ = await process.communicate()
+        return out
+
+    assert json.loads(asyncio.run(scenario())) == {"ok": True, "cell": 4}
+
+
+async def test_a_plain_311_publisher_is_understood_and_its_failure_is_an_event(
+    cells: Cells, make_bus: MakeBus, mosquitto: Part
+) -> None:
+    client = make_bus("watch")
+    rejected = Seen()
+    client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
+    client.start()
+    await client.wait_connected(5)
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 5}', "-V", "311", "-q", "1")
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 13}', "-V", "311")
+    await until(lambda: len(rejected) == 1 and len(cells.requests) == 2)
+    event = json.loads(rejected[0].payload)
+    assert event["specversion"] == "1.0"
+    assert event["data"]["code"] == "no_such_cell"
+    assert not cells.requests[0].again
+
+
+async def test_a_command_in_an_envelope_is_known_by_source_id_and_topic(
+    cells: Cells, make_bus: MakeBus
+) -> None:
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    for source, board in (("desk-1", 7), ("desk-1", 7), ("desk-2", 7), ("desk-1", 8)):
+        event = {"specversion": "1.0", "id": "1", "source": source, "data": {"cell": 2}}
+        await client.request(f"patchbay/locker/{board}/cmd/open", encode(event))
+    first, again, other_sender, other_board = cells.requests
+    assert first.id == again.id
+    assert first.again
+    assert len({first.id, other_sender.id, other_board.id}) == 3
+
+
+async def test_a_retained_command_is_ignored(
+    cells: Cells, make_bus: MakeBus, mosquitto: Part
+) -> None:
+    pub(mosquitto, "patchbay/locker/9/cmd/open", '{"cell": 1}', "-r", "-q", "1")
+    await until(lambda: len(cells.requests) == 1)  # live, it is not flagged retained
+    late_comer = make_bus("other")
+    again = Cells()
+    Commands(late_comer, "locker", {"open": Command(dict, again.open)})
+    late_comer.start()
+    await late_comer.wait_connected(5)
+    await late_comer.publish("patchbay/locker/9/cmd/open", b'{"cell": 2}')
+    await until(lambda: len(again.requests) == 1)
+    assert again.requests[0].device == "9"
+
+
+async def test_of_replicas_each_command_reaches_one_and_only_those_of_their_device(
+    make_bus: MakeBus,
+) -> None:
+    both = [Cells(), Cells()]
+    for number, one in enumerate(both):
+        bus = make_bus(f"locker-domain-{number}")
+        Commands(bus, "locker", {"open": Command(dict, one.open)}, "replicas", device="7")
+        bus.start()
+        await bus.wait_connected(5)
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    for _ in range(6):
+        await client.request("patchbay/locker/7/cmd/open", b'{"cell": 1}')
+    assert sum(len(one.requests) for one in both) == 6
+    assert all(one.requests for one in both)
+    with pytest.raises(Unavailable):
+        await client.request("patchbay/locker/8/cmd/open", b'{"cell": 1}')
+
+
+async def test_a_moving_command_that_was_queued_is_refused(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    first = make_bus("locker-domain-x", durable=True)
+    Commands(first, "locker", {"open": Command(dict, Cells().open, moves=True)})
+    first.start()
+    await first.wait_connected(5)
+    await first.stop()
+    pub(mosquitto, "patchbay/locker/7/cmd/open", '{"cell": 1}', "-q", "1")
+    client = make_bus("watch")
+    rejected = Seen()
+    client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
+    client.start()
+    await client.wait_connected(5)
+    second = make_bus("locker-domain-x", durable=True)
+    cells = Cells()
+    Commands(second, "locker", {"open": Command(dict, cells.open, moves=True)})
+    second.start()
+    await until(lambda: len(rejected) == 1)
+    assert json.loads(rejected[0].payload)["data"]["code"] == "too_late"
+    assert cells.requests == []
