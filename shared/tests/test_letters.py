@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from patchbay.bus import Bus, Message
+from patchbay.bus.letters import read_letter
+from patchbay.messages import DeadLetter, encode
 from patchbay.testing import MakeBus, Part, until
 
 
@@ -65,3 +69,21 @@ async def test_a_reason_that_no_packet_would_hold_is_cut_and_holds_up_no_other_l
     bus.dead_letter("locker", "short", b"2")
     await until(lambda: len(letters) == 2)
     assert [letter["reason"] for letter in letters] == ["x" * 1024, "short"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"\xff", b'{"a": "\xff"}', b"[" * 50_000, b'{"id": "1"}', b"x" * 5000],
+)
+def test_what_is_no_letter_is_read_as_a_letter_about_itself(payload: bytes) -> None:
+    letter = read_letter(payload, "locker-domain-x")
+    assert letter.reason.startswith("a dead letter that is none: ")
+    assert (letter.source, letter.size) == ("locker-domain-x", len(payload))
+    assert bytes.fromhex(letter.hex) == payload[:1024]
+
+
+def test_a_letter_is_read_as_it_was_written() -> None:
+    written = DeadLetter(
+        id="1", reason="no ID", time="2026-01-01T00:00:00.000Z", source="e", size=2, hex="6869"
+    )
+    assert read_letter(encode(written), "d") == written

@@ -18,16 +18,14 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
+from patchbay.bus.letters import read_letter
 from patchbay.errors import Unavailable
 from patchbay.inbox import RangeInbox
 from patchbay.messages import (
-    DeadLetter,
     Event,
     encode,
-    new_id,
     now,
     parse_time,
-    rfc3339,
 )
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
@@ -152,19 +150,7 @@ class AllocatorDomain:
 
     async def _bury(self, message: Message) -> None:
         """Keep a dead letter, also one that somebody else made up."""
-        try:
-            letter = msgspec.json.decode(message.payload, type=DeadLetter)
-            parse_time(letter.time)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-            letter = DeadLetter(
-                id=new_id(),
-                reason=f"a dead letter that is none: {error}",
-                time=rfc3339(now()),
-                source=self.bus.client_id,
-                size=len(message.payload),
-                hex=message.payload[:1024].hex(),
-            )
-        await self.kept.bury(letter)
+        await self.kept.bury(read_letter(message.payload, self.bus.client_id))
 
     # Events of the edges
 

@@ -18,10 +18,10 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
+from patchbay.bus.letters import read_letter
 from patchbay.errors import Unavailable
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
 from patchbay.messages import (
-    DeadLetter,
     Event,
     encode,
     event_type,
@@ -143,19 +143,7 @@ class LockerDomain:
 
     async def _bury(self, message: Message) -> None:
         """Keep a dead letter, also one that somebody else made up."""
-        try:
-            letter = msgspec.json.decode(message.payload, type=DeadLetter)
-            parse_time(letter.time)
-        except (msgspec.DecodeError, ValueError) as error:
-            letter = DeadLetter(
-                id=new_id(),
-                reason=f"a dead letter that is none: {error}",
-                time=rfc3339(now()),
-                source=self.bus.client_id,
-                size=len(message.payload),
-                hex=message.payload[:1024].hex(),
-            )
-        await self.kept.bury(letter)
+        await self.kept.bury(read_letter(message.payload, self.bus.client_id))
 
     # Reports
 

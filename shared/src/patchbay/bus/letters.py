@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+import msgspec
+
 from patchbay.bus.connection import OnAck
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import DeadLetter, encode, new_id, now, rfc3339
+from patchbay.messages import DeadLetter, encode, new_id, now, parse_time, rfc3339
 
 SHOWN_BYTES = 1024
 """How much of an original stands in its dead letter, as hex."""
@@ -64,3 +66,24 @@ class DeadLetters:
             except (Unavailable, TooLarge):
                 self._waiting.appendleft(letter)
                 return
+
+
+def read_letter(payload: bytes, reader: str) -> DeadLetter:
+    """The letter in a payload of ``patchbay/dead/<service>``.
+
+    Anybody can publish there: what is no letter becomes one about itself, written by ``reader``
+    (an instance id), so that it is kept too and never makes a letter of its own.
+    """
+    try:
+        letter = msgspec.json.decode(payload, type=DeadLetter)
+        parse_time(letter.time)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return DeadLetter(
+            id=new_id(),
+            reason=f"a dead letter that is none: {error}"[:REASON_CHARS],
+            time=rfc3339(now()),
+            source=reader,
+            size=len(payload),
+            hex=payload[:SHOWN_BYTES].hex(),
+        )
+    return letter
