@@ -23,6 +23,19 @@ GROUP: Final = "patchbay.services"
 """The entry point group that services register in."""
 
 
+class Rights(Struct, frozen=True, kw_only=True):
+    """What one role may publish and subscribe to beyond what every unit may.
+
+    Topic filters below the root, ``locker/+/event/#``; ``<instance>`` stands for the unit's own
+    instance id. Every unit has its own status, info, fence and reply topics, may answer on
+    any reply topic, and may put dead letters under its own service. The broker's ACL is made of
+    these.
+    """
+
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """What the runtime, the launcher and the command line know of a service."""
 
@@ -31,6 +44,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """The Struct of its settings table."""
     roles: dict[str, str]
     """Role -> ``async def run(unit: Unit) -> None``."""
+    rights: dict[str, Rights] = {}
+    """Role -> the topics of that role."""
     demo: str | None = None
     """Its simulated devices: ``async def run(config: Config, stop: asyncio.Event) -> None``."""
     cli: str | None = None
