@@ -35,7 +35,7 @@ from patchbay.net import peer_address, why_not_listening
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
 
-STOP_GRACE_S: Final = 0.5
+STOP_GRACE_S: Final = 0.4
 """How long `WebSocketServer.stop` waits for clients to close, too."""
 
 CLOSE_TIMEOUT_S: Final = 2.0
