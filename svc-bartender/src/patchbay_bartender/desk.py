@@ -1,4 +1,4 @@
-"""Where people and GUIs ask: the commands ``patchbay/bartender/<bar>/cmd/<name>`` and their answers.
+"""Where GUIs and people ask: the commands ``patchbay/bartender/<bar>/cmd/<name>``, and answers.
 
 What pours is never late: while the store is away it is refused, not kept for later.
 """
@@ -130,7 +130,7 @@ class Desk:
                 run = decide(bar.state, new_run_id(self._bar, at), at)
                 if not self._presence.online:
                     raise Rejected("pumps_offline", "the pumps are offline")
-                answer: Answer = {"run": run.id, "seconds": run.total_s}
+                answer: Answer = {"run_id": run.id, "seconds": run.total_s}
                 bar.state.run = run
                 bar.finish(request.id, encode(answer).decode())
                 self._kept.record(Record(run, "ordered"))
@@ -151,9 +151,9 @@ class Desk:
     # What does not
 
     async def _stop(self, request: Request, body: Stop) -> Answer:
-        self._machine.stop_pumps(body.run)
+        self._machine.stop_pumps(body.run_id)
         run = self._kept.bar.state.run if self._kept.known else None
-        stopped = run is not None and body.run in (None, run.id)
+        stopped = run is not None and body.run_id in (None, run.id)
         return {"stopped": run.id if run is not None and stopped else None}
 
     async def _configure(self, request: Request, body: Configure) -> Answer:

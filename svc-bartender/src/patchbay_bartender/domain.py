@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -55,6 +54,7 @@ from patchbay_bartender.messages import (
     State,
     Stop,
     pumps_device,
+    whole_seconds,
 )
 from patchbay_bartender.presence import Presence
 from patchbay_bartender.rules import Effect, Publish
@@ -83,11 +83,13 @@ async def run(unit: Unit) -> None:
     """The unit ``bartender.domain``."""
     settings = unit.settings(BartenderSettings)
     stored = unit.config.store
-    async with Store(stored, unit.config.store_uri) as store:
-        async with BartenderDomain(unit.bus, store, settings, stored) as domain:
-            unit.info_sources["backlog"] = lambda: domain.inbox.waiting
-            unit.info_sources["runs"] = lambda: domain.ordered
-            await unit.serving()
+    async with (
+        Store(stored, unit.config.store_uri) as store,
+        BartenderDomain(unit.bus, store, settings, stored) as domain,
+    ):
+        unit.info_sources["backlog"] = lambda: domain.inbox.waiting
+        unit.info_sources["runs"] = lambda: domain.ordered
+        await unit.serving()
 
 
 def first_bar(settings: BartenderSettings) -> Bar:
@@ -208,7 +210,9 @@ class BartenderDomain:
                 heard.set_result(code)
 
         try:
-            self.bus.post(self.bus.topics.command(SERVICE, self._pumps, "run"), order, on_ack=settle)
+            self.bus.post(
+                self.bus.topics.command(SERVICE, self._pumps, "run"), order, on_ack=settle
+            )
         except Unavailable:
             return None
         self.publish_state()
@@ -221,7 +225,7 @@ class BartenderDomain:
             self._stopping = run.id  # it may not have begun: it will not be confirmed
         with contextlib.suppress(Unavailable):
             topic = self.bus.topics.command(SERVICE, self._pumps, "stop")
-            self.bus.post(topic, encode(Stop(run=which)))
+            self.bus.post(topic, encode(Stop(run_id=which)))
 
     def _asked(self, message: Message) -> None:
         """The pumps have an order: does it stand, and what time is it?"""
@@ -306,7 +310,7 @@ class BartenderDomain:
         for effect in effects:
             bar.changed = True
             if isinstance(effect, Publish):
-                id = f"{effect.data.run}/{effect.name}"
+                id = f"{effect.data.run_id}/{effect.name}"
                 bar.publish(id, Outgoing(self._bar, effect.name, self._event(id, effect)))
             else:
                 self.kept.record(effect)
@@ -335,7 +339,7 @@ class BartenderDomain:
         return State(
             bar=self._bar,
             state=PHASES[bar.run.kind] if bar.run else "idle",
-            run=bar.run.id if bar.run else None,
+            run_id=bar.run.id if bar.run else None,
             remaining=round(self.watch.remaining_s(self._time()), 3),
             pumps=bar.shown(),
             sec_per_liter=self.kept.sec_per_liter,
@@ -361,7 +365,7 @@ class BartenderDomain:
     async def _count_down(self) -> None:
         """Say every second how long it still takes, while something runs."""
         while self.kept.known and (run := self.kept.bar.state.run) is not None:
-            remaining = math.ceil(self.watch.remaining_s(self._time()))
+            remaining = whole_seconds(self.watch.remaining_s(self._time()))
             progress = Progress(run.id, run.kind, remaining, run.total_s)
             with contextlib.suppress(Unavailable):
                 topic = self.bus.topics.event(SERVICE, self._bar, "progress")

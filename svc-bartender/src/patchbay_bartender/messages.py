@@ -9,6 +9,7 @@ seconds.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -26,6 +27,18 @@ RunId = Annotated[str, Meta(min_length=1, max_length=128)]
 By = Annotated[str, Meta(max_length=100)]
 
 
+CLOSE_S: Final = 0.1
+"""Two estimates of one end that differ by less are the same: a message takes milliseconds."""
+
+TOLERANCE_S: Final = 0.02
+"""A timer that fires so early does not make a second more of what is left."""
+
+
+def whole_seconds(remaining_s: float) -> int:
+    """Seconds to the end as people are told them: whole, rounded up, never below 0."""
+    return max(0, math.ceil(remaining_s - TOLERANCE_S))
+
+
 def pumps_device(bar: str) -> str:
     """The device id of a bar's pumps."""
     return f"{bar}-pumps"
@@ -35,7 +48,7 @@ def pumps_device(bar: str) -> str:
 
 
 class Blend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``cmd/blend`` -> ``{"run", "seconds"}``. ``ratios``: pump -> 0.0 to 1.0, the sum is free."""
+    """``cmd/blend`` -> ``{"run_id", "seconds"}``. ``ratios``: pump -> 0.0 to 1.0, the sum is free."""
 
     cup_size: Number
     """Litres."""
@@ -45,7 +58,7 @@ class Blend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Refill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``cmd/refill`` -> ``{"run", "seconds"}``: fill the tube of a container that was empty."""
+    """``cmd/refill`` -> ``{"run_id", "seconds"}``: fill the tube of a container that was empty."""
 
     pump: int
     by: By = ""
@@ -54,10 +67,10 @@ class Refill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Stop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``cmd/stop`` -> ``{"stopped"}``, the run or null: all pumps off, now.
 
-    To the bar and to its pumps alike. ``run``: only if this one runs.
+    To the bar and to its pumps alike. ``run_id``: only if this one runs.
     """
 
-    run: RunId | None = None
+    run_id: RunId | None = None
     by: By = ""
 
 
@@ -101,7 +114,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     bar: str
     state: Literal["idle", "blending", "refilling"]
-    run: str | None
+    run_id: str | None
     remaining: float
     """Seconds to the end when this was published."""
     pumps: list[Pump]
@@ -114,7 +127,7 @@ class State(Struct, frozen=True, kw_only=True):
 class Progress(Struct, frozen=True):
     """``event/progress`` (QoS 0): every second while busy. ``remaining`` is whole seconds."""
 
-    run: str
+    run_id: str
     kind: Kind
     remaining: int
     seconds: float
@@ -124,7 +137,7 @@ class Progress(Struct, frozen=True):
 class Started(Struct, frozen=True):
     """``event/started``: the pumps run."""
 
-    run: str
+    run_id: str
     kind: Kind
     by: str
     seconds: dict[str, float]
@@ -134,7 +147,7 @@ class Started(Struct, frozen=True):
 class Finished(Struct, frozen=True):
     """``event/finished``: all went as it was wanted."""
 
-    run: str
+    run_id: str
     kind: Kind
     by: str
     millilitres: dict[str, float]
@@ -147,7 +160,7 @@ class Failed(Struct, frozen=True):
     ``code`` is one of stopped, refused, pumps_offline, pumps_lost, pumps_failed, not_started.
     """
 
-    run: str
+    run_id: str
     kind: Kind
     by: str
     code: str

@@ -25,6 +25,7 @@ from patchbay_bartender.messages import (
     Refill,
     Rejected,
     Started,
+    whole_seconds,
 )
 
 MAX_SPEED_RATIO: Final = 100.0
@@ -68,7 +69,7 @@ def busy(run: Run | None, remaining_s: float) -> None:
     if run is None:
         return
     doing = "blending" if run.kind == "blend" else "refilling"
-    seconds = max(1, math.ceil(remaining_s))
+    seconds = max(1, whole_seconds(remaining_s))
     raise Rejected("busy", f"Already {doing} ! Retry in {seconds} sec")
 
 
@@ -118,9 +119,7 @@ def refill(bar: Bar, wanted: Refill, limits: Limits, id: str, now: datetime) -> 
         raise Rejected("pump_disabled", f"pump {name} is disabled")
     seconds = {name: float(pump.refill_time)}
     _not_too_long(seconds, limits)
-    return Run(
-        id=id, kind="refill", by=wanted.by, ordered_at=now, seconds=seconds, millilitres={}
-    )
+    return Run(id=id, kind="refill", by=wanted.by, ordered_at=now, seconds=seconds, millilitres={})
 
 
 def configure(

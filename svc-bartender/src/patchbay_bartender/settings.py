@@ -61,7 +61,7 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     lost_after_s: Seconds = 5.0
     """A run whose pumps are away for so long has failed: a killed edge is back within two."""
 
-    sec_per_liter: Seconds = 213.0
+    sec_per_liter: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] = 213
     """Seconds that a pump takes for a litre; what a new bar begins with, later `configure` says."""
 
     refill_times: Annotated[list[Seconds], Meta(min_length=PUMPS, max_length=PUMPS)] = field(

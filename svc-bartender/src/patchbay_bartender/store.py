@@ -121,12 +121,10 @@ class BartenderStore:
     async def history(self, *, skip: int, limit: int) -> list[Document]:
         """Runs of this bar, newest first. Raises Unavailable."""
         query = {"_id": self._range()}
-        found = await self._store.find(
-            BLENDS, query, sort=[("_id", -1)], skip=skip, limit=limit
-        )
+        found = await self._store.find(BLENDS, query, sort=[("_id", -1)], skip=skip, limit=limit)
         return [
             {
-                "run" if key == "_id" else key: rfc3339(value)
+                "run_id" if key == "_id" else key: rfc3339(value)
                 if isinstance(value, datetime)
                 else value
                 for key, value in one.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from patchbay_bartender.bar import Run
+from patchbay_bartender.messages import CLOSE_S
 
 ANSWER_S: Final = 2.0
 """How long we wait for word of something that should have happened by now."""
@@ -51,8 +52,10 @@ class Watch:
 
     def runs(self, remaining_s: float, now: float) -> None:
         """The pumps say so."""
-        self._end_at = now + remaining_s
-        self._give_up_at, self.why = self._end_at + ANSWER_S, SILENT
+        end_at = now + remaining_s
+        if abs(end_at - self._end_at) > CLOSE_S:
+            self._end_at = end_at
+        self._give_up_at, self.why = end_at + ANSWER_S, SILENT
         self._away = False
 
     def idle(self, last_run: str | None, now: float) -> None:

@@ -167,9 +167,8 @@ class PumpsEdge:
         """All off, first of all; what becomes of the run is said while the outbox is open."""
         self._end("failed", "the pumps' process was stopped")
         self._leaving = True
-        for timer in (self._timer, self._beating, self._pending and self._pending.timer):
-            if timer is not None:
-                timer.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
         self._retain(self._bus.topics.status(SERVICE, self._device), OFFLINE)
         self._watchdog.__exit__(None, None, None)
 
@@ -205,7 +204,7 @@ class PumpsEdge:
         if message.retain:
             return
         try:
-            which = decode(_stop, message.payload or b"{}").run
+            which = decode(_stop, message.payload or b"{}").run_id
         except msgspec.DecodeError:
             which = None
         if which is None or which in (self._run_id, self._pending and self._pending.run.run_id):
@@ -276,9 +275,7 @@ class PumpsEdge:
             self._refuse(run, "full", str(error))
             return
         self._current = current
-        begun = Begun(
-            run_id=run.run_id, seconds=run.seconds, at=self._bank.clock(), boot=boot_id()
-        )
+        begun = Begun(run_id=run.run_id, seconds=run.seconds, at=self._bank.clock(), boot=boot_id())
         self._runs.begin(begun)
         self._outbox.after_commit(self._noted)
 

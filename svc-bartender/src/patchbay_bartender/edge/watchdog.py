@@ -23,8 +23,8 @@ LOOK_S: Final = 0.05
 
 
 class Watchdog:
-    """Watches one bank. ``with`` it; `beat` before pumps go on and while they are, and `arm` at once
-    after they went on: a thread that finds them all off sleeps again.
+    """Watches one bank. ``with`` it; `beat` before pumps go on and while they are, `arm` as soon as
+    they are on: a thread that finds them all off sleeps again.
 
     ``barked`` is called in the thread, after everything was switched off, with the reason.
     """
