@@ -153,8 +153,10 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
     if no_wait:
         answer = ask(system, SERVICE, bar, name, body)
         if as_json:
-            return print_json(answer)
-        return typer.echo(f"{answer['run_id']} takes {answer['seconds']:g} s")
+            print_json(answer)
+        else:
+            typer.echo(f"{answer['run_id']} takes {answer['seconds']:g} s")
+        return
     from patchbay_bartender.following import Shown, pour
 
     ended = _or_exit(pour(system, bar, name, body, Shown(quiet=as_json)))

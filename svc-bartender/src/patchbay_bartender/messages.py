@@ -48,7 +48,7 @@ def pumps_device(bar: str) -> str:
 
 
 class Blend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``cmd/blend`` -> ``{"run_id", "seconds"}``. ``ratios``: pump -> 0.0 to 1.0, the sum is free."""
+    """``cmd/blend`` -> ``{"run_id", "seconds"}``. ``ratios``: pump -> 0.0 to 1.0."""
 
     cup_size: Number
     """Litres."""

@@ -99,3 +99,8 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     demo_interval_s: Seconds = 10.0
     """How long the simulated GUI of the demo waits between two blends."""
+
+    def __post_init__(self) -> None:
+        """Two pumps on one pin: neither could be switched off alone. Raises ValueError."""
+        if len(set(self.pins)) < PUMPS:
+            raise ValueError("pins: one pin for each pump")

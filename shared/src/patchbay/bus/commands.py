@@ -35,8 +35,8 @@ class Request:
     """What a handler learns about the request itself.
 
     ``device`` is the id in the topic. When ``again`` is true this may be a repeat: a handler that
-    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at`` is when
-    it came, on the loop's clock, in seconds.
+    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at`` is
+    when it came, on the loop's clock, in seconds.
     """
 
     device: str
