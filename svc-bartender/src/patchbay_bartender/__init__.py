@@ -76,4 +76,5 @@ SERVICE = Service(
     demo="patchbay_bartender.simulator:run",
     cli="patchbay_bartender.cli:app",
     ports={"bartender": "port"},
+    prompt=True,
 )
