@@ -8,7 +8,6 @@ from patchbay import __version__
 from patchbay.cli.app import build, run
 from patchbay.services import discover
 
-
 OURS = {"broker"}
 
 
