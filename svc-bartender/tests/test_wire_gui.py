@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from patchbay_bartender.wire.gui import (
     MAX_FRAME,
     Answer,
-    AnswerDecoder,
     Blend,
     Config,
     Decoder,
@@ -33,8 +32,8 @@ from patchbay_bartender.wire.gui import (
     Stop,
     WireError,
     encode,
-    encode_frame,
 )
+from patchbay_bartender.wire.gui_side import AnswerDecoder, encode_frame
 
 FROM_A_GUI: list[tuple[str, Frame]] = [
     (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,16 +20,13 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
-from patchbay.bus.requests import NO_SUBSCRIBER
 from patchbay.errors import Unavailable
 from patchbay.inbox import Inbox, Outgoing, Publisher
 from patchbay.messages import (
     Event,
-    decode,
     encode,
     event_type,
     new_event,
-    new_id,
     now,
     parse_time,
     rfc3339,
@@ -38,13 +34,11 @@ from patchbay.messages import (
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay_bartender import messages, rules
+from patchbay_bartender import rules
 from patchbay_bartender.bar import PHASES, Bar, Pump, Run
 from patchbay_bartender.desk import Desk
 from patchbay_bartender.messages import (
     SERVICE,
-    Asked,
-    Confirm,
     Progress,
     PumpsFinished,
     PumpsRefused,
@@ -52,10 +46,10 @@ from patchbay_bartender.messages import (
     PumpsState,
     Rejected,
     State,
-    Stop,
     pumps_device,
     whole_seconds,
 )
+from patchbay_bartender.orders import Orders
 from patchbay_bartender.presence import Presence
 from patchbay_bartender.rules import Effect, Publish
 from patchbay_bartender.settings import BartenderSettings
@@ -71,7 +65,6 @@ TICK_S: Final = 0.25
 STOP_SAVE_S: Final = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
 
-_asked = msgspec.json.Decoder(Asked)
 _said: dict[str, msgspec.json.Decoder[Any]] = {
     "started": msgspec.json.Decoder(PumpsStarted),
     "finished": msgspec.json.Decoder(PumpsFinished),
@@ -116,18 +109,20 @@ class BartenderDomain:
         self.ordered = 0
         """Runs that were ordered."""
         self._bar = settings.bar
-        self._pumps = pumps_device(settings.bar)
-        self._clock_name = new_id()
-        self._stopping: str | None = None
         self._publisher: Publisher[Bar] = Publisher(bus, SERVICE)
         self._ticker: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
-        # The first filter that matches takes a message: the pumps' own before those of all.
-        bus.listen(bus.topics.event(SERVICE, self._pumps, "asked"), self._asked)
+        self._orders = Orders(bus, settings.bar, self._current)
         self.presence = Presence(bus, settings.bar, self._pumps_said, self._pumps_changed)
         self.inbox = Inbox(
-            bus, store, store_settings, SERVICE, DURABLE, self._apply, device=self._pumps
+            bus,
+            store,
+            store_settings,
+            SERVICE,
+            DURABLE,
+            self._apply,
+            device=pumps_device(settings.bar),
         )
         self.desk = Desk(bus, self.kept, settings, self, self.presence, self.watch)
         bus.on_connect(self._connected)
@@ -164,7 +159,7 @@ class BartenderDomain:
             self.watch.connected(self._time())
             self.publish_state()
             self._publisher.flush([self.kept.bar])
-            self._ask_pumps()
+            self._orders.ask()
 
     async def prepare(self) -> None:
         """Read what is kept, unless it is known. Hold the bars' lock. Raises Unavailable."""
@@ -174,7 +169,7 @@ class BartenderDomain:
             self.watch.over()
         elif self.watch.run_id != run.id:  # from before we were there, or a save that looked failed
             self.watch.found(run, self._time())
-            self._ask_pumps()
+            self._orders.ask()
 
     async def _bury(self, message: Message) -> None:
         """Keep a dead letter, also one that somebody else made up."""
@@ -188,66 +183,19 @@ class BartenderDomain:
         Raises Rejected if nobody is there to hear it; it has failed then. Hold the bars' lock.
         """
         self.ordered += 1
-        self._stopping = None
         self.watch.ordered(run, self._time())
-        order = messages.Run(
-            run_id=run.id, ordered_at=ordered_at, clock=self._clock_name, seconds=run.seconds
-        )
-        code = await self._publish_order(encode(order))
-        if code is None or code == NO_SUBSCRIBER:
+        if not await self._orders.order(run, ordered_at, self.publish_state):
             reason = "the pumps are offline"
-            effects = rules.give_up(self.kept.bar.state, "pumps_offline", reason, now())
-            await self.keep(effects)
+            await self.keep(rules.give_up(self.kept.bar.state, "pumps_offline", reason, now()))
             raise Rejected("pumps_offline", reason)
         self._count()
 
-    async def _publish_order(self, order: bytes) -> int | None:
-        """The order first, then what everybody wants to know. Returns the PUBACK's code."""
-        heard: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-
-        def settle(code: int | None) -> None:
-            if not heard.done():
-                heard.set_result(code)
-
-        try:
-            self.bus.post(
-                self.bus.topics.command(SERVICE, self._pumps, "run"), order, on_ack=settle
-            )
-        except Unavailable:
-            return None
-        self.publish_state()
-        return await heard
-
     def stop_pumps(self, which: str | None) -> None:
         """Tell the pumps to stop, this run or whatever they do."""
-        run = self.kept.bar.state.run if self.kept.known else None
-        if run is not None and which in (None, run.id):
-            self._stopping = run.id  # it may not have begun: it will not be confirmed
-        with contextlib.suppress(Unavailable):
-            topic = self.bus.topics.command(SERVICE, self._pumps, "stop")
-            self.bus.post(topic, encode(Stop(run_id=which)))
+        self._orders.stop(which)
 
-    def _asked(self, message: Message) -> None:
-        """The pumps have an order: does it stand, and what time is it?"""
-        message.ack()
-        try:
-            asked = decode(_asked, message.payload)
-        except msgspec.DecodeError as error:
-            self.bus.dead_letter(SERVICE, str(error), message.payload, topic=message.topic)
-            return
-        run = self.kept.bar.state.run if self.kept.known else None
-        if message.late or run is None or run.id != asked.run_id or self._stopping == run.id:
-            self._log.warning("not confirmed", run=asked.run_id)
-            return
-        confirm = Confirm(asked.run_id, asked.nonce, self._clock_name, time.monotonic())
-        with contextlib.suppress(Unavailable):
-            topic = self.bus.topics.command(SERVICE, self._pumps, "confirm")
-            self.bus.post(topic, encode(confirm))
-
-    def _ask_pumps(self) -> None:
-        with contextlib.suppress(Unavailable):
-            topic = self.bus.topics.command(SERVICE, self._pumps, "report")
-            self.bus.post(topic, encode(messages.Report()))
+    def _current(self) -> Run | None:
+        return self.kept.bar.state.run if self.kept.known else None
 
     def _pumps_said(self, state: PumpsState) -> None:
         """What the pumps do now, as they say."""
@@ -267,7 +215,7 @@ class BartenderDomain:
     def _pumps_changed(self, online: bool) -> None:
         self._log.info("pumps", online=online)
         if online:
-            self._ask_pumps()
+            self._orders.ask()
         if self.kept.known:
             self.publish_state()
 

@@ -18,13 +18,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from patchbay_bartender.settings import BartenderSettings
 from patchbay_bartender.wire.gui import (
     Answer,
-    AnswerDecoder,
     Blend,
     Error,
     Frame,
     Status,
-    encode_frame,
 )
+from patchbay_bartender.wire.gui_side import AnswerDecoder, encode_frame
 
 if TYPE_CHECKING:
     from patchbay.settings import Config

@@ -15,27 +15,25 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
-from patchbay.messages import decode, encode, new_id, now, rfc3339
+from patchbay.messages import decode, encode, new_id
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_bartender.edge import order, pins
 from patchbay_bartender.edge.bank import Bank
 from patchbay_bartender.edge.runs import Begun, Runs, boot_id, estimate
+from patchbay_bartender.edge.telling import ONLINE, Telling
 from patchbay_bartender.edge.watchdog import BEAT_S, Watchdog
 from patchbay_bartender.messages import (
     SERVICE,
     Asked,
     Confirm,
-    PumpsFinished,
-    PumpsRefused,
-    PumpsStarted,
     PumpsState,
     Result,
     Run,
@@ -44,13 +42,8 @@ from patchbay_bartender.messages import (
 )
 from patchbay_bartender.settings import PUMPS, BartenderSettings
 
-RETRY_S: Final = 1.0
-"""How often what the outbox had no room for is tried again."""
-
 SHORTEST_WAIT_S: Final = 0.001
 """The loop's timers count milliseconds: a shorter wait would spin."""
-
-ONLINE, OFFLINE = b"online", b"offline"
 
 _run = msgspec.json.Decoder(Run)
 _stop = msgspec.json.Decoder(Stop)
@@ -139,12 +132,12 @@ class PumpsEdge:
         self._fail = fail
         self._device = pumps_device(settings.bar)
         self._runs = Runs(outbox)
+        self._telling = Telling(bus, outbox, self._runs, self._device, self._tell)
         self._pending: _Pending | None = None
         self._current: _Current | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._beating: asyncio.TimerHandle | None = None
-        self._leaving = False
         self._log = structlog.get_logger("pumps").bind(instance=bus.client_id)
         self._watchdog = Watchdog(bank, settings.watchdog_s, self._barked)
         topics = bus.topics
@@ -160,16 +153,15 @@ class PumpsEdge:
         if (cut := self._runs.cut_off) is not None:
             ran = estimate(cut, self._bank.clock(), boot_id())
             self._log.error("a run was cut off", run=cut.run_id)
-            self._finished(cut.run_id, "failed", "the pumps' process was killed", ran)
+            self._telling.finished(cut.run_id, "failed", "the pumps' process was killed", ran)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """All off, first of all; what becomes of the run is said while the outbox is open."""
         self._end("failed", "the pumps' process was stopped")
-        self._leaving = True
+        self._telling.leave()
         if self._beating is not None:
             self._beating.cancel()
-        self._retain(self._bus.topics.status(SERVICE, self._device), OFFLINE)
         self._watchdog.__exit__(None, None, None)
 
     # From the bus
@@ -239,11 +231,11 @@ class PumpsEdge:
     def _status(self, message: Message) -> None:
         """The scheduler says ``offline`` for us when we are gone; it may say so too late."""
         message.ack()
-        if message.payload != ONLINE and not self._leaving:
-            self._retain(message.topic, ONLINE)
+        if message.payload != ONLINE:
+            self._telling.online()
 
     async def _connected(self) -> None:
-        self._retain(self._bus.topics.status(SERVICE, self._device), ONLINE)
+        self._telling.online()
         self._tell()
 
     # An order
@@ -268,9 +260,8 @@ class PumpsEdge:
     def _begin(self, current: _Current) -> None:
         """Write down that it is begun; only then begin."""
         run = current.run
-        started = PumpsStarted(run.run_id, run.seconds)
         try:
-            self._add("started", run.run_id, started)
+            self._telling.started(run)
         except OutboxFull as error:
             self._refuse(run, "full", str(error))
             return
@@ -364,16 +355,11 @@ class PumpsEdge:
         ran: dict[str, float] = {}
         if current.on:
             ran = {str(pump): round(seconds, 4) for pump, seconds in self._bank.ran.items()}
-        self._finished(current.run.run_id, result, reason, ran)
-
-    def _finished(self, run_id: str, result: Result, reason: str, ran: dict[str, float]) -> None:
-        self._log.info("run ended", run=run_id, result=result, reason=reason)
-        self._record("finished", run_id, PumpsFinished(run_id, result, reason, ran))
+        self._telling.finished(current.run.run_id, result, reason, ran)
 
     def _refuse(self, run: Run, code: str, reason: str) -> None:
         self.refused += 1
-        self._log.warning("run refused", run=run.run_id, code=code, reason=reason)
-        self._record("refused", run.run_id, PumpsRefused(run.run_id, code, reason))
+        self._telling.refused(run.run_id, code, reason)
 
     # What is said
 
@@ -381,44 +367,15 @@ class PumpsEdge:
     def _run_id(self) -> str | None:
         return self._current.run.run_id if self._current else None
 
-    def _record(self, name: str, run_id: str, data: Any) -> None:
-        """Say how a run ended, for good; while there is no room for it, it is tried again."""
-        try:
-            self._add(name, run_id, data)
-        except OutboxFull as error:
-            self._log.error("an end is not written down yet", run=run_id, why=str(error))
-            if not self._leaving:
-                self._loop.call_later(RETRY_S, self._record, name, run_id, data)
-            return
-        if name == "finished":
-            self._runs.end()
-        else:
-            self._runs.remember(run_id)
-        self._outbox.after_commit(lambda _ok: self._tell())
-
-    def _add(self, name: str, run_id: str, data: Any) -> None:
-        self._outbox.add(
-            self._device,
-            name,
-            key=f"{run_id}/{name}",
-            subject=self._device,
-            time=rfc3339(now()),
-            data=data,
-        )
-
     def _tell(self) -> None:
         """Publish the state."""
-        state = PumpsState(
-            edge=self._bus.client_id,
-            driver=self._bank.driver,
-            on=self._bank.on,
-            run_id=self._run_id,
-            remaining=round(self._bank.remaining(), 3),
-            last_run=self._runs.last,
+        self._telling.state(
+            PumpsState(
+                edge=self._bus.client_id,
+                driver=self._bank.driver,
+                on=self._bank.on,
+                run_id=self._run_id,
+                remaining=round(self._bank.remaining(), 3),
+                last_run=self._runs.last,
+            )
         )
-        self._retain(self._bus.topics.state(SERVICE, self._device), encode(state))
-
-    def _retain(self, topic: str, payload: bytes) -> None:
-        """While the broker is away the next connect does it."""
-        with contextlib.suppress(Unavailable):
-            self._bus.post(topic, payload, retain=True)

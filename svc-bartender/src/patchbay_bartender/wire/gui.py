@@ -172,7 +172,9 @@ class SecPerLiter:
 Answer = Echo | Status | Error | PumpsStates | Config | SecPerLiter
 
 
-class _Message(Struct):
+class Message(Struct):
+    """The envelope of both directions."""
+
     type: str
     data: Raw = Raw(b"null")
 
@@ -206,9 +208,8 @@ class _SecPerLiter(Struct):
     sec_per_liter: Number
 
 
-_message = msgspec.json.Decoder(_Message)
+_message = msgspec.json.Decoder(Message)
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-_answer: msgspec.json.Decoder[_Message] = msgspec.json.Decoder(_Message)
 _json = msgspec.json.Encoder()
 
 
@@ -219,13 +220,13 @@ class Decoder:
         """The frame of this message. Raises WireError, with a text for its sender."""
         if len(data) > MAX_FRAME:
             raise WireError(f"a message over {MAX_FRAME} bytes")
-        message = _decoded(_message, data, _why_no_message)
+        message = envelope(data)
         if message.type == "echo":  # the common case goes first, and through nothing else
             _well_formed(message.data)
             return [Echo(bytes(message.data))]
         make = _FRAMES.get(message.type)
         if make is None:
-            raise WireError(f"unknown type {_shown(message.type)}")
+            raise WireError(f"unknown type {shown(message.type)}")
         return [make(message.data)]
 
 
@@ -235,63 +236,31 @@ def encode(answer: Answer) -> str:
         case Echo(data):
             return '{"type":"echo","data":' + data.decode() + "}"
         case Status(seconds):
-            return _text("status", {"remaining_time": seconds})
+            return text("status", {"remaining_time": seconds})
         case Error(msg):
-            return _text("error", {"msg": msg})
+            return text("error", {"msg": msg})
         case PumpsStates(pumps):
-            return _text("pumps_states", pumps)
+            return text("pumps_states", pumps)
         case Config(pumps, sec_per_liter):
-            return _text("config", {"pumps": pumps, "sec_per_liter": sec_per_liter})
+            return text("config", {"pumps": pumps, "sec_per_liter": sec_per_liter})
         case SecPerLiter(sec_per_liter):
-            return _text("sec_per_liter", sec_per_liter)
+            return text("sec_per_liter", sec_per_liter)
 
 
-def _text(name: str, data: object) -> str:
+def text(name: str, data: object) -> str:
+    """The text of a message of this type."""
     return _json.encode({"type": name, "data": data}).decode()
 
 
-def encode_frame(frame: Frame) -> str:
-    """The text of a message of a GUI: what simulated ones send."""
-    match frame:
-        case Echo(data):
-            return '{"type":"echo","data":' + data.decode() + "}"
-        case Blend(cup_size, ratios):
-            return _text("blend", {"cup_size": cup_size, "ratios": ratios})
-        case Refill(pump):
-            return _text("refill", {"pump": pump})
-        case SetPump(pump, enabled, refill_time, speed_ratio):
-            if enabled is not None:
-                return _text("set_pump_state", {"pump_index": pump, "state": enabled})
-            if refill_time is not None:
-                told = {"pump_index": pump, "refill_time": refill_time}
-                return _text("set_pump_refill_time", told)
-            return _text("set_pump_speed_ratio", {"pump_index": pump, "speed_ratio": speed_ratio})
-        case SetSecPerLiter(sec_per_liter):
-            return _text("set_sec_per_liter", {"sec_per_liter": sec_per_liter})
-    return _json.encode({"type": _NAMES[type(frame)]}).decode()
+def envelope(data: str | bytes) -> Message:
+    """A message, its data not looked at. Raises WireError."""
+    message: Message = _decoded(_message, data, _why_no_message)
+    return message
 
 
-class AnswerDecoder:
-    """The other direction, for simulated GUIs: answers out of messages."""
-
-    def feed(self, data: str | bytes) -> list[Answer]:
-        """The answer of this message. Raises WireError."""
-        message = _decoded(_answer, data, _why_no_message)
-        raw = message.data
-        match message.type:
-            case "status":
-                return [_decoded_answer(raw, Status)]
-            case "error":
-                return [_decoded_answer(raw, Error)]
-            case "echo":
-                return [Echo(bytes(raw))]
-            case "pumps_states":
-                return [PumpsStates(_decoded_answer(raw, tuple[PumpState, ...]))]
-            case "config":
-                return [_decoded_answer(raw, Config)]
-            case "sec_per_liter":
-                return [SecPerLiter(_decoded_answer(raw, Number))]
-        raise WireError(f"unknown type {_shown(message.type)}")
+def shown(text: str) -> str:
+    """So much of somebody's text as an error may repeat."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 # Details
@@ -304,13 +273,6 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | Raw, why: _
         raise WireError(why(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise WireError(f"not JSON: {error}") from None
-
-
-def _decoded_answer(raw: Raw, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise WireError(str(error)) from None
 
 
 _Why = Callable[[msgspec.ValidationError], str]
@@ -374,20 +336,8 @@ def _pump(said: int | str) -> int:
         return said
     if said.isascii() and said.isdigit() and len(said) <= 3:
         return int(said)
-    raise WireError(f"no such pump: {_shown(said)}")
+    raise WireError(f"no such pump: {shown(said)}")
 
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")
-
-
-_NAMES: Final[dict[type, str]] = {
-    Stop: "stop",
-    GetBlendStatus: "get_blend_status",
-    GetConfig: "get_config",
-    GetPumpsStates: "get_pumps_states",
-    ReloadConfig: "reload_config",
-}
 
 _FRAMES: Final[dict[str, Callable[[Raw], Frame]]] = {
     "blend": _read_blend,
