@@ -125,6 +125,8 @@ class Documented:
     """What the messages of durable events are called before their names."""
     ephemeral: tuple[str, ...] = ()
     """Events that are QoS 0."""
+    asked_by: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Commands that an edge sends to its domain, by the edge's role."""
 
 
 SERVICES = {
@@ -145,6 +147,7 @@ SERVICES = {
         bodies=dict.fromkeys(("state", "history"), "Ask"),
         prefix="Pumps",
         ephemeral=("progress",),
+        asked_by={"gui": ("blend", "refill", "stop", "configure")},
     ),
     "locker": Documented(
         desk=the_locker_s_desk,
@@ -349,7 +352,7 @@ def roles_in(cell: str, service: str) -> set[str]:
 
 def pattern_of(cell: str) -> str:
     """The filter, below the root, of a topic on the page."""
-    return re.sub(r"[a-z-]*<[a-z]+>", "+", cell.strip("`").partition("/")[2])
+    return re.sub(r"[a-z-]*<[a-z]+>[a-z-]*", "+", cell.strip("`").partition("/")[2])
 
 
 @every_service
@@ -363,6 +366,8 @@ def test_the_rights_of_a_service_are_what_the_page_says(service: str) -> None:
     for role, right in rights.items():
         batches = {f"{service}/<instance>/event/batch"} if role != "domain" else set()
         published = {one for one, by, _ in rows if role in roles_in(by, service)}
+        asks = SERVICES[service].asked_by.get(role, ())
+        published |= {f"{service}/+/cmd/{name}" for name in asks}
         assert set(right.publish) - batches == published, role
         read = {one for one, _, by in rows if role in roles_in(by, service)}
         asked = {f"{service}/+/event/batch", f"{service}/+/cmd/+", f"{service}/queue/cmd/+"}

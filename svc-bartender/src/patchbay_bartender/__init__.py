@@ -36,7 +36,6 @@ SERVICE = Service(
                 "bartender/<instance>/event/batch",
             ),
             subscribe=(
-                "ack/<instance>",
                 "bartender/+/cmd/confirm",
                 "bartender/+/cmd/report",
                 "bartender/+/cmd/run",
@@ -46,7 +45,6 @@ SERVICE = Service(
         ),
         "domain": Rights(
             publish=(
-                "ack/+",
                 "bartender/+/cmd/confirm",
                 "bartender/+/cmd/report",
                 "bartender/+/cmd/run",
@@ -68,11 +66,10 @@ SERVICE = Service(
                 "bartender/+/event/refused",
                 "bartender/+/event/started",
                 "bartender/+/state",
-                "dead/bartender",
-                "status/+",
             ),
         ),
     },
+    collections=("blends", "pumps", "settings"),
     demo="patchbay_bartender.simulator:run",
     cli="patchbay_bartender.cli:app",
     ports={"bartender": "port"},
