@@ -306,6 +306,11 @@ async def test_blends_and_millilitres_survive_every_restart(units: Units) -> Non
     assert await units.millilitres() == pytest.approx(40, abs=1)
 
 
+async def test_a_scheduler_that_people_wait_for_does_not_step_back(units: Units) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, units.domain.pid) == ours
+
+
 async def test_a_frozen_pumps_process_does_not_begin_late(units: Units) -> None:
     async with Gui(units.gui_port) as gui:
         with units.pumps.frozen():
