@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from patchbay import log  # before all that imports structlog: see there
 
@@ -26,14 +26,11 @@ from patchbay.errors import PatchbayError, SettingsError
 from patchbay.health import instance_id as instance_id
 from patchbay.parent import die_with_parent
 from patchbay.priority import step_back
-from patchbay.services import DOMAIN, Service, discover, units
+from patchbay.services import DOMAIN, Service, discover, resolve, units
 from patchbay.settings import Config
 from patchbay.systemd import Notifier
-from patchbay.unit import Process
+from patchbay.unit import Metrics, Process
 from patchbay.unit import Unit as Unit
-
-if TYPE_CHECKING:
-    from patchbay.metrics.endpoint import Metrics
 
 GRACE_S: Final = 3.5
 """How long a unit may take to finish what it has in hand."""
@@ -43,6 +40,7 @@ DEADLINE_S: Final = 4.5
 
 CANCEL_S: Final = 0.5
 
+METRICS: Final = "patchbay.metrics.endpoint:Metrics"
 METRICS_VARIABLE: Final = "PATCHBAY_RUNTIME__METRICS_PORT"
 
 OPEN_FILES: Final = 65_536
@@ -97,13 +95,13 @@ async def _measured(config: Config) -> AsyncIterator[Metrics | None]:
         yield None
         return
     try:
-        from patchbay.metrics.endpoint import Metrics
+        endpoint = resolve(METRICS)  # not imported by those who do not measure
     except ImportError as error:
         raise SettingsError(
             "[runtime] metrics_port: prometheus-client is not installed (patchbay[metrics])"
         ) from error
     host = config.runtime.metrics_host
-    async with Metrics(host, config.port(wanted), log.get_logger("metrics")) as metrics:
+    async with endpoint(host, config.port(wanted), log.get_logger("metrics")) as metrics:
         yield metrics
 
 

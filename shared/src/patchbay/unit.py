@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import patchbay
 from patchbay import log  # before all that imports structlog: see there
@@ -36,13 +36,18 @@ from patchbay.settings import Config
 from patchbay.systemd import READY, STOPPING, WATCHDOG, Notifier
 from patchbay.topics import Topics
 
-if TYPE_CHECKING:
-    from patchbay.metrics.endpoint import Metrics
-
 INFO_PERIOD_S: Final = 10.0
 """How often a unit looks whether what it says of itself has changed."""
 
 Table = TypeVar("Table", bound=Struct)
+
+
+class Metrics(Protocol):
+    """Who makes what counts for each unit: `patchbay.metrics.endpoint.Metrics`."""
+
+    def meter(self, unit: str, instance: str, root: str) -> Meter: ...
+
+    def watch(self, units: Sequence[Unit]) -> None: ...
 
 
 class Process:
