@@ -50,7 +50,7 @@ def test_supervisord_reads_it_as_it_was_meant(tmp_path: Path) -> None:
     odd = tmp_path / "a 100% odd, 'place'"
     odd.mkdir()
     text = section(
-        UNIT, PYTHON, odd, odd, ["--instance", "pi 1"], {"PATCHBAY_RUNTIME__STATE_DIR": str(odd)}
+        UNIT, PYTHON, odd, odd, ["--instance", "pi 1"], {"PATCHBAY_RUNTIME__STATE_DIR": "100% odd"}
     )
     configuration = tmp_path / "supervisord.conf"
     configuration.write_text(f"[supervisord]\nnodaemon=true\n{text}")
@@ -61,13 +61,19 @@ def test_supervisord_reads_it_as_it_was_meant(tmp_path: Path) -> None:
     assert given["stderr_logfile"] == str(odd / "patchbay-locker.edge.err.log")
     assert given["stdout_logfile"] == str(odd / "patchbay-locker.edge.log")
     assert given["autostart"] is True
-    assert given["environment"] == {"PATCHBAY_RUNTIME__STATE_DIR": str(odd)}
+    assert given["environment"] == {"PATCHBAY_RUNTIME__STATE_DIR": "100% odd"}
     assert given["command"].endswith("patchbay.runtime locker.edge --instance 'pi 1'")
 
 
 @pytest.mark.parametrize(
     ("directory", "environment"),
-    [("/a\nb", {}), ("/a ;b", {}), ("/a", {"X": 'say "x"'}), ("/a", {"X": "a\nb"})],
+    [
+        ("/a\nb", {}),
+        ("/a ;b", {}),
+        ("/a", {"X": 'say "x"'}),
+        ("/a", {"X": "don't"}),
+        ("/a", {"X": "a\nb"}),
+    ],
 )
 def test_what_no_section_can_say_is_refused(directory: str, environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="cannot stand in a section"):

@@ -63,6 +63,6 @@ def section(
 
 
 def _quoted(text: str) -> str:
-    if '"' in text:
+    if "'" in text or '"' in text:  # both are stripped from its ends
         raise SettingsError(f"environment: {text!r} cannot stand in a section of supervisord")
     return f'"{text}"'
