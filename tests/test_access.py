@@ -257,3 +257,24 @@ async def test_mosquitto_takes_over_who_is_new_and_who_is_gone_when_it_is_told(
             await until(lambda: not gone.connected, WAIT_S)
     finally:
         broker.stop()
+
+
+async def test_a_member_of_a_group_is_sent_what_it_may_read_and_nothing_else(
+    secure: SecureBroker,
+) -> None:
+    """Replicas of the allocator's domain share their subscriptions."""
+    seen: list[str] = []
+
+    def hear(message: Message) -> None:
+        message.ack()
+        seen.append(message.topic)
+
+    bus, tester = secure.bus("allocator-domain-test"), secure.bus(TESTER)
+    bus.listen("$share/replicas/patchbay/allocator/+/event/+", hear)
+    async with bus, tester:
+        await bus.wait_connected(WAIT_S)
+        await tester.wait_connected(WAIT_S)
+        for name in ("changed", "requested"):
+            await tester.publish(f"patchbay/allocator/x/event/{name}", b"")
+        await until(lambda: seen, WAIT_S)
+    assert seen == ["patchbay/allocator/x/event/requested"]

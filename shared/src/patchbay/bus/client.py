@@ -329,7 +329,7 @@ class Bus:
         what it must not does so again and again."""
         if topic not in self._forbidden and len(self._forbidden) < FORBIDDEN_LIMIT:
             self._forbidden.add(topic)
-            self.log.error("the broker refuses what we publish", topic=topic, why=why)
+            self.log.warning("the broker refuses what we publish", topic=topic, why=why)
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish a retained message now and after each CONNACK. ``b""`` clears and forgets it."""
