@@ -46,11 +46,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the type of its body, who handles it, and whether it moves something."""
+    """One command: the type of its body, who handles it, and whether it moves something.
+
+    One that moves something and has waited here for ``expires_s`` is refused.
+    """
 
     type: type[Any]
     handle: Callable[[Request, Any], Awaitable[dict[str, Any]]]
     moves: bool = False
+    expires_s: float = MOVING_EXPIRY_S
 
 
 class Commands:
@@ -91,7 +95,7 @@ class Commands:
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
         waited = asyncio.get_running_loop().time() - message.received_at
-        if command.moves and (message.late or waited > MOVING_EXPIRY_S):
+        if command.moves and (message.late or waited > command.expires_s):
             raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
         identity, again, body = _unwrap(message)
         try:
