@@ -48,9 +48,9 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A lantern that has missed so much because it does not read is disconnected. What it missed
     is not kept: when it reads again it gets the present state."""
 
-    send_buffer_bytes: Positive = 4096
-    """What the kernel may hold for one lantern: commands have six bytes, and 10,000 lanterns that
-    do not read must not hold memory."""
+    send_buffer_bytes: Positive = 65_536
+    """What the kernel may hold for one lantern before that counts as not reading: some 200 commands
+    that are under way (measured), and no more than that of memory for each that is deaf."""
 
     max_said_bytes: Positive = 65_536
     """A lantern that says more within a second is disconnected: nothing that it says is read."""
@@ -62,7 +62,7 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The API says 503 when the domain has not answered for so long, and a command that has waited
     for so long is refused: it must not act after somebody was told that it did not."""
 
-    state_interval_s: Annotated[float, Meta(ge=0)] = 0.2
+    state_interval_s: Annotated[float, Meta(ge=0)] = 0.05
     """The number of connected lanterns is published at most this often: thousands come at once."""
 
     history: Annotated[int, Meta(ge=0, le=1000)] = 100
