@@ -46,10 +46,10 @@ async def test_five_thousand_lanterns_obey_and_a_deaf_one_holds_nobody_up(
                 await command_them(house.api_port, number)
             last = f'"{COMMANDS - 1:06x}"'
             await until(lambda: last in out.read_text(), DEADLINE_S)
-        assert server.dropped == 0
-        later = await house.lantern()
-        await later.hears(b"\x20\x00\x03" + (COMMANDS - 1).to_bytes(3, "big"))
-        await later.close()
+            assert server.dropped == 0
+            later = await house.lantern()
+            await later.hears(b"\x20\x00\x03" + (COMMANDS - 1).to_bytes(3, "big"))
+            await later.close()
     finally:
         fleet.terminate()
         assert await asyncio.to_thread(fleet.wait, 30) == 0
