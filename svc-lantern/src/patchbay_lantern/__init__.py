@@ -18,10 +18,10 @@ SERVICE = Service(
         ),
         "api": Rights(
             publish=("lantern/all/cmd/set",),
-            subscribe=("lantern/+/state", "status/+"),
+            subscribe=("lantern/+/state",),
         ),
         "page": Rights(
-            subscribe=("lantern/+/state", "lantern/all/event/commanded", "status/+"),
+            subscribe=("lantern/+/state", "lantern/all/event/commanded"),
         ),
         "domain": Rights(
             publish=(
@@ -29,9 +29,10 @@ SERVICE = Service(
                 "lantern/all/event/rejected",
                 "lantern/all/state",
             ),
-            subscribe=("dead/lantern", "lantern/+/state", "lantern/all/cmd/+", "status/+"),
+            subscribe=("lantern/+/state", "lantern/all/cmd/+"),
         ),
     },
+    collections=("lanterns",),
     demo="patchbay_lantern.simulator:run",
     cli="patchbay_lantern.cli:app",
     ports={"lantern": "port", "lantern-api": "api_port", "lantern-page": "page_port"},

@@ -12,6 +12,7 @@ from typing import Final
 import typer
 
 _ROOT: Final = Path(__file__).resolve().parents[4]
+_MOST_WORKERS: Final = 4
 
 _BROWSER: Final = "chromium"
 """The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
@@ -23,12 +24,18 @@ def check() -> None:
 
 
 def test(context: typer.Context) -> None:
-    """`check`, then every test. Arguments go to pytest."""
+    """`check`, then every test, a file at a time on each of a few cores. Arguments go to pytest."""
     root = _need_root()
     checked = _check(root)
     _ask_for_chromium()
-    tested = _passes("tests", [sys.executable, "-m", "pytest", *context.args], root)
+    pytest = [sys.executable, "-m", "pytest", "--dist=loadfile", f"--numprocesses={_workers()}"]
+    tested = _passes("tests", [*pytest, *context.args], root)
     raise typer.Exit(0 if checked and tested else 1)
+
+
+def _workers() -> int:
+    """Test processes at a time. Each has a broker and a store of its own, and loads of its own."""
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
 def chromium() -> str | None:
