@@ -178,10 +178,10 @@ async def test_what_people_tell_all_lanterns(house: House, mosquitto: Part, tmp_
 
     lantern = await house.lantern()
     await until(lambda: house.domain.census.lanterns == 1)
-    assert await said("color", "#FF0000") == "COLOR ff0000: 1 lanterns connected\n"
-    assert await said("on") == "ON: 1 lanterns connected\n"
-    assert await said("off") == "OFF: 1 lanterns connected\n"
-    assert await said("set", "on") == "ON: 1 lanterns connected\n"
+    assert await said("color", "#FF0000") == "COLOR ff0000: 1 lantern connected\n"
+    assert await said("on") == "ON: 1 lantern connected\n"
+    assert await said("off") == "OFF: 1 lantern connected\n"
+    assert await said("set", "on") == "ON: 1 lantern connected\n"
     await lantern.hears(b"\x20\x00\x03\xff\x00\x00\x12\x00\x00\x13\x00\x00\x12\x00\x00")
     assert (await said("color", "red", code=1)).startswith("bad_value: COLOR: it takes six")
     state = json.loads(await said("state", "--json"))

@@ -193,7 +193,8 @@ def _command(
         print_json(answer)
     else:
         told = f"{answer['command']} {answer['value'] or ''}".strip()
-        typer.echo(f"{told}: {answer['lanterns']} lanterns connected")
+        count = answer["lanterns"]
+        typer.echo(f"{told}: {count} {'lantern' if count == 1 else 'lanterns'} connected")
 
 
 def _ask(
