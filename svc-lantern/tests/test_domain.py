@@ -196,6 +196,30 @@ async def test_while_the_store_is_away_a_command_waits_and_then_is_refused(
     await asyncio.to_thread(part.stop)
 
 
+async def test_what_the_store_kept_too_late_is_taken_back(
+    make_house: MakeHouse, tmp_path: Path
+) -> None:
+    part = store_part(tmp_path / "own")
+    await asyncio.to_thread(part.start)
+    uri = f"mongodb://127.0.0.1:{part.port}"
+    async with Store(StoreSettings(), uri) as store:
+        house = make_house(answer_s=1.0)
+        house.kept = LanternStore(store, 3600)
+        await house.start("domain")
+        await house.tell("ON")
+        for _ in range(3):
+            with part.frozen():
+                answer = await house.ask("set", state="OFF", color={"r": 1, "g": 2, "b": 3})
+                assert answer["error"]["code"] == "too_late"
+            await house.tell("COLOR", "ff0000")
+        assert house.commanded() == [("ON", None), *[("COLOR", "ff0000")] * 3]
+        shown = await house.ask("history")
+        assert [one["command"] for one in shown["history"]] == ["COLOR", "COLOR", "COLOR", "ON"]
+        assert (await house.ask("state"))["on"] is True
+        await house.stop()
+    await asyncio.to_thread(part.stop)
+
+
 async def test_a_dead_letter_is_kept(alone: House, mosquitto: Part) -> None:
     pub(mosquitto, "patchbay/dead/lantern", "no letter", "-q", "1")
 

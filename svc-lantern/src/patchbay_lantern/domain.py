@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
 from patchbay.bus import Bus, Commands, Message, Request
 from patchbay.bus.commands import Command
 from patchbay.bus.letters import read_letter
-from patchbay.errors import Unavailable
+from patchbay.errors import Rejected, Unavailable
 from patchbay.inbox import Aggregate, Outgoing, Publisher
 from patchbay.messages import encode, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
@@ -33,7 +33,18 @@ from patchbay_lantern.store import LanternStore
 STOP_SAVE_S = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
 
+IN_TIME: Final = 0.9
+"""The share of ``answer_s`` in which a command must be kept: the answer needs the rest."""
+
 Answer = dict[str, Any]
+
+
+class Doubt(NamedTuple):
+    """A change whose save has failed, and may have landed all the same."""
+
+    before: Lanterns
+    events: tuple[str, ...]
+    """The ids of the events that follow from it; none is published."""
 
 
 async def run(unit: Unit) -> None:
@@ -67,14 +78,15 @@ class LanternDomain:
         self._settings = settings
         self._registry = registry
         self._publisher: Publisher[Lanterns] = Publisher(bus, SERVICE)
-        self._in_doubt = ""
+        self._doubts: dict[str, Doubt] = {}
+        self._in_time_s = settings.answer_s * IN_TIME
         bus.on_connect(self._connected)
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
         Commands(
             bus,
             SERVICE,
             {
-                "set": Command(Set, self._set, moves=True, expires_s=settings.answer_s),
+                "set": Command(Set, self._set, moves=True, expires_s=self._in_time_s),
                 "state": Command(Ask, self._state),
                 "history": Command(History, self._history),
             },
@@ -92,14 +104,14 @@ class LanternDomain:
     ) -> None:
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(STOP_SAVE_S), self.kept.documents.lock:
-                await self.kept.save(await self.kept.load())
+                await self.kept.save(await self._load())
 
     # The bus
 
     async def _connected(self) -> None:
         """After each CONNACK: the state, then the events that the broker has not confirmed."""
         async with self.kept.documents.lock:
-            document = await self.kept.load()
+            document = await self._load()
             self._publish_state(document)
             self._publisher.flush([document])
 
@@ -112,36 +124,61 @@ class LanternDomain:
     async def _set(self, request: Request, body: Set) -> Answer:
         """Obey, save, publish; the same request delivered again gets the same answer.
 
-        A save that fails leaves in doubt whether it landed; the bus then gives us the request once
-        more, and the document itself knows.
+        What cannot be kept in time is refused, and does not act later either: see `_load`.
         """
         orders = rules.orders_of(body, self._registry)
         async with self.kept.documents.lock:
-            document = await self.kept.load()
-            repeat = request.again or request.id == self._in_doubt
-            if repeat and request.id in document.done:
-                await self._keep(document)
-                answer: Answer = msgspec.json.decode(document.done[request.id])
-                return answer
-            for order in orders:
-                self._obey(document, order, body.by)
-            last = orders[-1]
-            answer = {
-                "command": last.command,
-                "value": last.value,
-                "rev": document.state.rev,
-                "lanterns": self.census.lanterns,
-            }
-            document.finish(request.id, encode(answer).decode())
             try:
-                await self._keep(document)
-            except Unavailable:
-                self._in_doubt = request.id
-                raise
-            self._in_doubt = ""
-            return answer
+                async with asyncio.timeout_at(request.received_at + self._in_time_s):
+                    answer = await self._apply(request, orders, body.by)
+            except TimeoutError:
+                raise Rejected("too_late", "it could not be kept in time: send it again") from None
+            self._publish(await self.kept.load())
+        return answer
 
-    def _obey(self, document: Aggregate[Lanterns], order: Order, by: str) -> None:
+    async def _apply(self, request: Request, orders: list[Order], by: str) -> Answer:
+        """Decide and save. Raises Unavailable; the bus then gives us the request once more."""
+        document = await self._load(request.id)
+        if (request.again or request.id in self._doubts) and request.id in document.done:
+            self._doubts.clear()
+            answer: Answer = msgspec.json.decode(document.done[request.id])
+            return answer
+        before = document.state
+        events = tuple(self._obey(document, order, by) for order in orders)
+        answer = {
+            "command": orders[-1].command,
+            "value": orders[-1].value,
+            "rev": document.state.rev,
+            "lanterns": self.census.lanterns,
+        }
+        document.finish(request.id, encode(answer).decode())
+        self._doubts[request.id] = Doubt(before, events)
+        await self.kept.save(document)
+        self._doubts.clear()  # a save of the same version can land no more
+        self.commands += len(orders)
+        return answer
+
+    async def _load(self, request: str = "") -> Aggregate[Lanterns]:
+        """The document without what was refused since its save failed, but landed all the same.
+
+        Nobody has been told of that, so it is as if it had never been: it must not act late. What
+        ``request`` itself has landed stays. Raises Unavailable.
+        """
+        document = await self.kept.load()
+        for id in [one for one in self._doubts if one != request and one in document.done]:
+            doubt = self._doubts[id]
+            document.state = doubt.before
+            for event in doubt.events:
+                document.outgoing.pop(event, None)
+            del document.done[id]
+            document.changed = True
+            await self.kept.save(document)
+            self._doubts.clear()
+            break  # all were made of the same version: only one can have landed
+        return document
+
+    def _obey(self, document: Aggregate[Lanterns], order: Order, by: str) -> str:
+        """Change the document, in memory. Returns the id of the event that follows."""
         moment = now()
         document.state, told = rules.obey(
             document.state,
@@ -162,11 +199,10 @@ class LanternDomain:
             data=told,
         )
         document.publish(id, Outgoing(ALL, COMMANDED, event))
-        self.commands += 1
+        return id
 
-    async def _keep(self, document: Aggregate[Lanterns]) -> None:
-        """Save, then publish what follows. Raises Unavailable; then nothing was published."""
-        await self.kept.save(document)
+    def _publish(self, document: Aggregate[Lanterns]) -> None:
+        """Publish what follows from a document that is kept: the events, then the state."""
         self._publisher.flush([document])
         self._publish_state(document)
 
@@ -179,12 +215,12 @@ class LanternDomain:
 
     async def _state(self, request: Request, body: Ask) -> Answer:
         async with self.kept.documents.lock:
-            document = await self.kept.load()
+            document = await self._load()
         state = rules.state(document.state, self._registry, self.epoch)
         return {**msgspec.to_builtins(state), "lanterns": self.census.lanterns}
 
     async def _history(self, request: Request, body: History) -> Answer:
         async with self.kept.documents.lock:
-            document = await self.kept.load()
+            document = await self._load()
         past = msgspec.to_builtins(rules.given(document.state, body.limit))
         return {"history": past, "total": len(document.state.history)}

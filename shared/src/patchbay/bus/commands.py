@@ -35,13 +35,15 @@ class Request:
     """What a handler learns about the request itself.
 
     ``device`` is the id in the topic. When ``again`` is true this may be a repeat: a handler that
-    remembers what it did for ``id`` answers the same and does nothing twice.
+    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at``: when
+    it came, on the loop's clock.
     """
 
     device: str
     name: str
     id: str
     again: bool = False
+    received_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ class Commands:
             value = msgspec.convert(body, command.type)
         except msgspec.ValidationError as error:
             raise Rejected("bad_request", f"{name}: {error}") from error
-        return await command.handle(Request(device, name, identity, again), value)
+        request = Request(device, name, identity, again, message.received_at)
+        return await command.handle(request, value)
 
     async def _refuse(self, message: Message, device: str, name: str, error: Rejected) -> None:
         if message.response_topic and self._may_answer(message.response_topic):
