@@ -133,7 +133,7 @@ async def test_stop_and_start_of_the_server_is_shown_and_healed(
 
 
 async def test_an_api_that_is_away_is_said(make_house: MakeHouse, chromium: Browser) -> None:
-    house = make_house(answer_s=0.5)
+    house = make_house(answer_s=2.0)
     await house.start()
     async with window(chromium) as one:
         page = await opened(house, one)
