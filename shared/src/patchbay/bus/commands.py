@@ -35,8 +35,8 @@ class Request:
     """What a handler learns about the request itself.
 
     ``device`` is the id in the topic. When ``again`` is true this may be a repeat: a handler that
-    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at`` is
-    when it came, on the loop's clock, in seconds.
+    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at``: when
+    it came, on the loop's clock.
     """
 
     device: str
@@ -48,11 +48,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the type of its body, who handles it, and whether it moves something."""
+    """One command: the type of its body, who handles it, and whether it moves something.
+
+    One that moves something and has waited here for ``expires_s`` is refused.
+    """
 
     type: type[Any]
     handle: Callable[[Request, Any], Awaitable[dict[str, Any]]]
     moves: bool = False
+    expires_s: float = MOVING_EXPIRY_S
 
 
 class Commands:
@@ -100,7 +104,7 @@ class Commands:
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
         waited = asyncio.get_running_loop().time() - message.received_at
-        if command.moves and (message.late or waited > MOVING_EXPIRY_S):
+        if command.moves and (message.late or waited > command.expires_s):
             raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
         identity, again, body = _unwrap(message)
         try:
