@@ -19,11 +19,11 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
+from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     Event,
     decode,
-    decode_events,
     encode,
     event_type,
     new_id,
@@ -157,7 +157,7 @@ class Inbox:
     def _decode(self, message: Message) -> list[Event]:
         """The events of a message; what is none becomes a dead letter."""
         try:
-            return decode_events(message.payload)
+            return decode_events(message.payload, message.content_type)
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
@@ -227,6 +227,6 @@ class Inbox:
                 self._bus.dead_letter(
                     self._service,
                     f"{type(error).__name__}: {error}",
-                    encode(event),
+                    in_json(event),
                     topic=event.type,
                 )
