@@ -148,14 +148,14 @@ class Outbox:
 
         ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
         3339), ``key`` names the fact and becomes its id; without one, the place in this file does
-        (``<epoch>/<number>``), for a device that has no number of its own. Raises OutboxFull, and
+        (``<epoch>/<number>``, which rises), for a device that has no number of its own. Raises OutboxFull, and
         UnicodeEncodeError for text with lone surrogates.
         """
         if self._sheds and self._at_bound:
             self._shed()
         if self.full:
             raise OutboxFull(f"{self._journal.rows} events wait for the domain service")
-        key = key or f"{self._journal.epoch}/{self._next}"
+        key = key or f"{self._journal.epoch}/{self._next:012d}"
         body = self._form.encode(data)
         for text in (device, key, subject, time):
             text.encode()  # the file would refuse it, and with it all that this turn took in
