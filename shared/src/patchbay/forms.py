@@ -96,6 +96,11 @@ def is_json(data: bytes) -> bool:
     return data[:1] == b"{" or data == b"null"
 
 
+def carries_nothing(event: Event) -> bool:
+    """Does the event stand for one that was too large for the broker, or carry nothing itself?"""
+    return bytes(event.data) in (JSON_FORM.null, MSGPACK_FORM.null)
+
+
 def in_json(event: Event) -> bytes:
     """The event in JSON, whatever form its data has: for a dead letter."""
     data = bytes(event.data)

@@ -63,6 +63,14 @@ def type_bytes(name: str) -> bytes:
     return name.encode("latin-1")
 
 
+def from_hex(text: str) -> bytes:
+    """The bytes that a text of hex digits stands for. Raises Rejected (bad_hex)."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise Rejected("bad_hex", f"{text[:40]!r} is no hex") from error
+
+
 # From the UART edge
 
 
@@ -133,6 +141,8 @@ class State(Struct, frozen=True, kw_only=True):
     messages: int
     values: dict[str, Latest]
     gps: Position | None = None
+    read: dict[str, Any] = {}
+    """What the values of other types say that have something to read them with, by its field."""
 
 
 class Joined(Struct, frozen=True):
@@ -192,6 +202,10 @@ class Update(Struct, frozen=True, forbid_unknown_fields=True):
 
     type: TypeName
     hex: str
+
+
+class Show(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/show`` of a node: what is known of it."""
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from"}):

@@ -1,20 +1,18 @@
 """What is known of a node, and how it changes: pure, with no I/O and no clock of its own.
 
-    data, message, network  ->  heard: the node is active
-    silence, a restarted root  ->  left
+data, message, network  ->  heard: the node is active
+silence, a restarted root  ->  left
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from patchbay.messages import rfc3339
 from patchbay_mesh.data_types import DATA_TYPES, readings
 from patchbay_mesh.messages import (
     Joined,
@@ -24,6 +22,7 @@ from patchbay_mesh.messages import (
     Rejected,
     State,
     Value,
+    from_hex,
     type_bytes,
 )
 
@@ -122,17 +121,9 @@ def updated(node: Node, type: str, hex: str, time: str, max_types: int) -> bytes
     return data
 
 
-def from_hex(text: str) -> bytes:
-    """The bytes that a text of hex digits stands for. Raises Rejected (bad_hex)."""
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise Rejected("bad_hex", f"{text[:40]!r} is no hex") from error
-
-
 def state(node: Node) -> State:
     """A node as everybody may see it."""
-    shown = {}
+    shown: dict[str, Any] = {}
     for kept in node.values:
         shown.update(readings(kept.type, kept.data))
     return State(
@@ -143,10 +134,6 @@ def state(node: Node) -> State:
         readings=node.readings,
         messages=node.messages,
         values={kept.type: Latest(kept.data.hex(), kept.time) for kept in node.values},
-        gps=msgspec.convert(shown["gps"], Position) if "gps" in shown else None,
+        gps=msgspec.convert(shown.pop("gps"), Position) if "gps" in shown else None,
+        read=shown,
     )
-
-
-def moment_text(moment: datetime) -> str:
-    """A moment as nodes keep it: texts of one form, so that the later one is the greater one."""
-    return rfc3339(moment)

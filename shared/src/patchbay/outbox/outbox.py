@@ -147,9 +147,9 @@ class Outbox:
         """Take an event in; it is safe after this turn's commit (see `after_commit`).
 
         ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
-        3339), ``key`` names the fact and becomes its id; without one, the place in this file does
-        (``<epoch>/<number>``, which rises), for a device that has no number of its own. Raises OutboxFull, and
-        UnicodeEncodeError for text with lone surrogates.
+        3339), ``key`` names the fact and becomes its id; without one, for a device that has no
+        numbers of its own, the place in this file does (``<epoch>/<number>``, which rises). Raises
+        OutboxFull, and UnicodeEncodeError for text with lone surrogates.
         """
         if self._sheds and self._at_bound:
             self._shed()

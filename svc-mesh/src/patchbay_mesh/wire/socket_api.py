@@ -68,8 +68,8 @@ COMMANDS: Final[dict[bytes, Kind]] = {
     b"W-RBT": "json",
     REPLY: "address and message",
 }
-"""Every command and what follows it. What follows "nothing" is ignored: clients in use always append
-an address."""
+"""Every command and what follows it. What follows "nothing" is ignored: clients in use always
+append an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Decoder:
         place = held.find(mark, fixed) if mark and len(held) >= fixed else -1
         if place >= 0 and (not fixed or place == fixed or held[:5] in COMMANDS):
             self._held, self._marks = held[place + len(mark) :], True
-            return Request(read(held[: place if not fixed else fixed], self._order), marked=True)
+            return Request(read(held[: fixed or place], self._order), marked=True)
         if fixed and len(held) >= fixed and not self._marks:
             self._over, self._held = True, b""
             return Request(read(held[:fixed], self._order))

@@ -212,8 +212,8 @@ def encode_raw(content: bytes, framing: Framing = "line", escape_xor: int = ESCA
 class CommandDecoder:
     r"""What the root reads: commands by line, as `encode_command` writes them.
 
-    A message goes by its length and may hold ``\n``; the command of which we know nothing, or that
-    does not end where it should, goes up to the next ``\n`` and is `Command` with all of it as name.
+    A message goes by its length and may hold ``\n``; what we do not know, or does not end where it
+    should, goes up to the next ``\n`` and is a `Command` with all of it as its name.
     """
 
     def __init__(self) -> None:

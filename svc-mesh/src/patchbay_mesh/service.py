@@ -1,0 +1,63 @@
+"""How the mesh service registers itself."""
+
+from patchbay.services import Rights, Service
+
+_EVENTS = tuple(f"mesh/+/event/{name}" for name in ("data", "message", "network", "batch"))
+
+SERVICE = Service(
+    name="mesh",
+    settings="patchbay_mesh.settings:MeshSettings",
+    roles={
+        "uart": "patchbay_mesh.edge.uart:run",
+        "api": "patchbay_mesh.edge.api:run",
+        "monitor": "patchbay_mesh.edge.monitor:run",
+        "domain": "patchbay_mesh.domain:run",
+    },
+    rights={
+        "uart": Rights(
+            publish=(
+                "mesh/+/event/data",
+                "mesh/+/event/message",
+                "mesh/root/event/network",
+                "mesh/root/event/rejected",
+                "mesh/<instance>/event/batch",
+                "mesh/root/status",
+            ),
+            subscribe=("ack/<instance>", "mesh/root/cmd/+", "mesh/root/status"),
+        ),
+        "api": Rights(
+            publish=(
+                "mesh/root/cmd/send",
+                "mesh/root/cmd/raw",
+                "mesh/monitor/event/log",
+                "mesh/robots/state",
+            ),
+            subscribe=("mesh/+/state", *_EVENTS),
+        ),
+        "monitor": Rights(
+            subscribe=(
+                "status/+",
+                "mesh/root/status",
+                "mesh/+/state",
+                *_EVENTS,
+                "mesh/+/event/joined",
+                "mesh/+/event/left",
+                "mesh/+/event/log",
+            ),
+        ),
+        "domain": Rights(
+            publish=(
+                "ack/+",
+                "mesh/+/state",
+                "mesh/+/status",
+                "mesh/+/event/joined",
+                "mesh/+/event/left",
+                "mesh/+/event/rejected",
+            ),
+            subscribe=("status/+", *_EVENTS, "mesh/+/cmd/+", "dead/mesh"),
+        ),
+    },
+    demo="patchbay_mesh.simulator:run",
+    cli="patchbay_mesh.cli:app",
+    ports={"mesh": "port", "mesh-monitor": "monitor_port"},
+)
