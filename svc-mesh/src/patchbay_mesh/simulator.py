@@ -44,6 +44,9 @@ TALKS: Final = ("hello", "battery 87 %", "turning left", "all well")
 TALK_RATE: Final = 0.2
 """How often a node of the demo says something beside its report."""
 
+JOINS_EVERY: Final = 20
+"""A node of the demo says after so many reports that it has joined, and with it its uuid."""
+
 HOME: Final = (37.566, 126.978)
 WANDERS: Final = 0.002
 
@@ -182,6 +185,8 @@ class Mesh:
             count += 1
             values = Value(b"GPS", gps_bytes(latitude, longitude)), Value(b"CNT", _counter(count))
             with contextlib.suppress(OSError):
+                if count % JOINS_EVERY == 2:  # its first word is lost if nobody has opened the port
+                    await self._root.join(node)
                 await self._root.report(node, *values)
                 if chance.random() < TALK_RATE:
                     await self._root.say(node, chance.choice(TALKS).encode())
@@ -216,17 +221,12 @@ def _counter(count: int) -> bytes:
     return (count & 0xFFFF).to_bytes(2, "big")
 
 
-async def simulate(
-    link: Path, nodes: int, interval_s: float, stop: asyncio.Event, *, uuids: bool = True
-) -> None:
+async def simulate(link: Path, nodes: int, interval_s: float, stop: asyncio.Event) -> None:
     """A mesh with so many nodes, from address 5 on, at a port named ``link`` until ``stop``."""
     root = Root(link, range(5, 5 + nodes))
     mesh = Mesh(root, interval_s)
     root.plug()
     try:
-        if uuids:
-            for node in root.nodes:
-                await root.join(node)
         living = asyncio.create_task(mesh.live())
         await stop.wait()
         living.cancel()
