@@ -129,7 +129,7 @@ class House:
             max_connections=100,
             idle_timeout_s=self.settings.idle_timeout_s,
             write_buffer_bytes=self.settings.listener_buffer_bytes,
-            ended_grace_s=5.0,
+            ended_grace_s=1.0,
         )
         self.server = await stack.enter_async_context(
             Server(self.api.connected, "127.0.0.1", self.port, limits, get_logger("api"))

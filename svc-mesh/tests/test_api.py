@@ -145,7 +145,7 @@ async def test_active_nodes_are_counted_and_listed(house: House) -> None:
     await two_nodes(house)
     assert await house.call(b"ACT-C") == b"S\x02"
     house.clock.now += 61
-    await until(lambda: house.states["node-5"]["status"] == "away")
+    await until(lambda: house.states.get("node-5", {}).get("status") == "away")
     await house.report(6, GPS6)
     await until(lambda: house.api.cache.active == 1)
     assert await house.call(b"ACT-C\x00\x00") == b"S\x01"

@@ -239,7 +239,7 @@ async def test_what_cannot_be_read_is_set_aside_and_the_rest_goes_on(
 ) -> None:
     await house.start()
     pub(mosquitto, "patchbay/mesh/node-5/event/data", '{"node": "five"}')
-    pub(mosquitto, "patchbay/mesh/node-5/event/data", "\x00nonsense")
+    pub(mosquitto, "patchbay/mesh/node-5/event/data", "nonsense")
     await house.report(5)
     assert len(await house.documents("readings", 1)) == 1
     assert len(await house.documents("dead", 2)) == 2

@@ -169,7 +169,7 @@ class Peer(asyncio.Protocol):
             except Exception as error:  # as above
                 self._server.crashed(self, error)
         grace_s = self._server.limits.ended_grace_s
-        if grace_s and not self._listens:
+        if grace_s:
             self._loop.call_later(grace_s, self.close)
         return bool(grace_s)
 

@@ -74,6 +74,10 @@ class Api:
         """A client has connected."""
         return ApiSession(self, peer)
 
+    def crashed(self, peer: str, error: Exception) -> None:
+        """A request raised: our own mistake."""
+        self._log.error("request failed", peer=peer, exc_info=error)
+
     # What is answered at once
 
     def answer(self, asked: wire.Asked) -> bytes | None:

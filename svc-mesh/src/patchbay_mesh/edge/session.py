@@ -87,7 +87,12 @@ class ApiSession:
             request = self._waiting[0]
             answer = self._api.answer(request.asked)
             if answer is None:
-                answer = await self._api.perform(request.asked)
+                try:
+                    answer = await self._api.perform(request.asked)
+                except Exception as error:  # the outermost frame of this task
+                    self._api.crashed(self._peer.address, error)
+                    self._peer.close()
+                    return
             self._waiting.popleft()
             self._answer(request, answer)
         self._task = None
