@@ -49,6 +49,11 @@ from patchbay_mesh.store import MeshStore, message, reading
 TICK_S: Final = 0.5
 """How often silence is looked for; a short timeout asks for more."""
 
+LARGE_ROUND: Final = 20
+GATHER_S: Final = 0.1
+"""After a round of more than so many events the next one gathers for so long: at 2,000 frames a
+second of 50 nodes it writes each node once for four frames, and not for each."""
+
 TIME_LENGTH: Final = len("2026-01-02T03:04:05.678Z")
 
 _data = DataReader(Data)
@@ -96,7 +101,14 @@ class MeshDomain:
         self.settings = settings
         self.recent = Recent(settings.history_length)
         self.inbox = Inbox(
-            bus, store, store_settings, SERVICE, [DATA, MESSAGE, NETWORK], self._apply
+            bus,
+            store,
+            store_settings,
+            SERVICE,
+            [DATA, MESSAGE, NETWORK],
+            self._apply,
+            large_round=LARGE_ROUND,
+            gather_s=GATHER_S,
         )
         self.desk = Desk(bus, kept, self.recent, settings, self.keep)
         self._announcer = Announcer(bus)

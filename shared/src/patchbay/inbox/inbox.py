@@ -52,7 +52,10 @@ _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class Inbox:
-    """Subscribes to the durable events ``names`` of ``service`` and to its batches."""
+    """Subscribes to the durable events ``names`` of ``service`` and to its batches.
+
+    After a round of more than ``large_round`` events it waits for ``gather_s`` seconds.
+    """
 
     def __init__(
         self,
@@ -62,8 +65,13 @@ class Inbox:
         service: str,
         names: Sequence[str],
         apply: Apply,
+        *,
+        large_round: int = LARGE_ROUND,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._bus = bus
+        self._large_round = large_round
+        self._gather_s = gather_s
         self._settings = settings
         self._service = service
         self._apply = apply
@@ -137,8 +145,8 @@ class Inbox:
                 continue
             self._store_is_away = False
             pause = self._settings.backoff_initial_s
-            if sum(len(events) for _, events in batch) > LARGE_ROUND:
-                await asyncio.sleep(GATHER_S)
+            if sum(len(events) for _, events in batch) > self._large_round:
+                await asyncio.sleep(self._gather_s)
             batch = []
 
     def _gather(self) -> list[tuple[Message, list[Event]]]:
