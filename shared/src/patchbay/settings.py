@@ -70,10 +70,31 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """MQTT's registered port."""
 
     username: str | None = None
-    """None: anonymous, which only a broker that listens on loopback should allow."""
+    """None: the client's own id (a unit's instance id) if there is a password, else anonymous,
+    which only a broker that listens on loopback should allow."""
 
     password: str | None = None
-    """Goes with the user name. Better given by the environment than by a file in a repository."""
+    """Goes with the user name. Better in a file of its own: an environment is easily shown."""
+
+    password_file: str | None = None
+    """Where the password is read from at each connect, without white space around it. ``{user}``
+    stands for the user name, so that all units of a machine can have the same settings."""
+
+    sessions: Annotated[int, Meta(ge=1, le=64)] = 1
+    """How many connections the user of the command line may have at once under names of their own,
+    ``operator``, ``operator.2``, ...: what a broker needs that binds client ids to user names."""
+
+    tls: bool = False
+    """Encrypt, and check the broker's certificate. Its usual port is 8883."""
+
+    ca_file: str | None = None
+    """Who may have signed the broker's certificate (PEM). None: whom the system trusts."""
+
+    cert_file: str | None = None
+    """A certificate of our own (PEM), for a broker that asks for one."""
+
+    key_file: str | None = None
+    """The key of ``cert_file``. None: it stands in the same file."""
 
     keepalive_s: Annotated[int, Meta(ge=1, le=65_535)] = 30
     """A silent connection is found dead within 1.5 times this. A Pi on Wi-Fi sleeps for seconds."""
@@ -88,7 +109,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Messages that the broker may send us before we acknowledge; it bounds what waits here."""
 
     max_packet_size: Annotated[int, Meta(ge=1024, le=268_435_455)] = 262_144
-    """The largest packet, both ways: twice an outbox batch, and what our mosquitto.conf takes."""
+    """The largest packet, both ways: twice an outbox batch, and what our mosquitto takes."""
 
     session_expiry_s: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 86_400
     """How long the broker keeps a durable session for a service that is away: a day, to fix it."""
@@ -105,12 +126,26 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bind_host: str = "127.0.0.1"
     """The address that the broker we start listens on: it asks for no password."""
 
+    def __post_init__(self) -> None:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file: give one of them")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file: its certificate is missing, cert_file")
+        if not self.tls and (self.ca_file is not None or self.cert_file is not None):
+            raise ValueError("ca_file, cert_file: they mean nothing without tls = true")
+
 
 class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every key of ``[store]``. Times are seconds."""
 
     uri: str | None = None
     """Any MongoDB (``mongodb://...``). None: the embedded store on loopback at ``port``."""
+
+    username: str | None = None
+    """The user of ``database`` that we are. None: as ``uri`` says."""
+
+    password_file: str | None = None
+    """Where that user's password is read from at the start, without white space around it."""
 
     port: Port = 27_017
     """The port of the embedded store: MongoDB's, so that its tools find it."""
@@ -132,6 +167,10 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     backoff_max_s: Seconds = 15.0
     """The longest pause between two tries."""
+
+    def __post_init__(self) -> None:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file: give both or none")
 
 
 _OURS: Final[dict[str, type[Struct]]] = {

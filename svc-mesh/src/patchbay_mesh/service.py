@@ -23,7 +23,7 @@ SERVICE = Service(
                 "mesh/<instance>/event/batch",
                 "mesh/root/status",
             ),
-            subscribe=("ack/<instance>", "mesh/root/cmd/+", "mesh/root/status"),
+            subscribe=("mesh/root/cmd/+", "mesh/root/status"),
         ),
         "api": Rights(
             publish=(
@@ -36,7 +36,6 @@ SERVICE = Service(
         ),
         "monitor": Rights(
             subscribe=(
-                "status/+",
                 "mesh/root/status",
                 "mesh/+/state",
                 *_EVENTS,
@@ -47,16 +46,17 @@ SERVICE = Service(
         ),
         "domain": Rights(
             publish=(
-                "ack/+",
                 "mesh/+/state",
                 "mesh/+/status",
+                "mesh/root/status",
                 "mesh/+/event/joined",
                 "mesh/+/event/left",
                 "mesh/+/event/rejected",
             ),
-            subscribe=("status/+", *_EVENTS, "mesh/+/cmd/+", "dead/mesh"),
+            subscribe=(*_EVENTS, "mesh/+/cmd/+"),
         ),
     },
+    collections=("messages", "nodes", "readings"),
     demo="patchbay_mesh.simulator:run",
     cli="patchbay_mesh.cli:app",
     ports={"mesh": "port", "mesh-monitor": "monitor_port"},
