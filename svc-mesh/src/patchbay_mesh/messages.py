@@ -96,7 +96,7 @@ class Message(Struct, frozen=True):
 
     node: int
     type: str
-    payload: bytes = b""
+    payload: bytes
 
 
 class Member(Struct, frozen=True):

@@ -2,7 +2,12 @@
 
 from patchbay.services import Rights, Service
 
-_EVENTS = tuple(f"mesh/+/event/{name}" for name in ("data", "message", "network", "batch"))
+_EVENTS = (
+    "mesh/+/event/data",
+    "mesh/+/event/message",
+    "mesh/+/event/batch",
+    "mesh/root/event/network",
+)
 
 SERVICE = Service(
     name="mesh",
@@ -41,7 +46,7 @@ SERVICE = Service(
                 *_EVENTS,
                 "mesh/+/event/joined",
                 "mesh/+/event/left",
-                "mesh/+/event/log",
+                "mesh/monitor/event/log",
             ),
         ),
         "domain": Rights(

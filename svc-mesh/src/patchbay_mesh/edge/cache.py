@@ -22,6 +22,7 @@ from patchbay_mesh.messages import (
     MESSAGE,
     NETWORK,
     RESTARTED,
+    ROOT,
     SERVICE,
     Data,
     Message,
@@ -80,8 +81,9 @@ class Cache:
         self._log = structlog.get_logger("cache").bind(instance=bus.client_id)
         topics = bus.topics
         bus.listen(topics.state(SERVICE, "+"), self._stated)
-        for name in (DATA, MESSAGE, NETWORK, BATCH):
+        for name in (DATA, MESSAGE, BATCH):
             bus.listen(topics.event(SERVICE, "+", name), self._told)
+        bus.listen(topics.event(SERVICE, ROOT, NETWORK), self._told)
         self._topics = topics
 
     @property

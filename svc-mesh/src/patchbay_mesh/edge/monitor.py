@@ -21,6 +21,7 @@ from patchbay_mesh.messages import (
     LEFT,
     LOG,
     MESSAGE,
+    MONITOR,
     NETWORK,
     ROBOTS,
     ROOT,
@@ -101,8 +102,10 @@ class Monitor:
         bus.listen(topics.unit_status("+"), self._api_status)
         bus.listen(topics.status(SERVICE, ROOT), self._root_status)
         bus.listen(topics.state(SERVICE, "+"), self._stated)
-        for name in (DATA, MESSAGE, NETWORK, BATCH, JOINED, LEFT, LOG):
+        for name in (DATA, MESSAGE, BATCH, JOINED, LEFT):
             bus.listen(topics.event(SERVICE, "+", name), self._told)
+        bus.listen(topics.event(SERVICE, ROOT, NETWORK), self._told)
+        bus.listen(topics.event(SERVICE, MONITOR, LOG), self._told)
 
     def connected(self, client: Client) -> Watching:
         """A dashboard has connected: it gets a snapshot."""
