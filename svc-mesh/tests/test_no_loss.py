@@ -198,6 +198,7 @@ async def test_all_that_the_uart_edge_committed_is_there_once_though_it_is_kille
 
 
 async def _has(store: Store, wanted: set[int]) -> bool:
+    await asyncio.sleep(0.5)  # it reads all there is
     return wanted <= set(await numbers_in(store))
 
 

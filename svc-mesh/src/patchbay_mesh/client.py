@@ -237,7 +237,8 @@ class Subscription:
             try:
                 with self._client.connect() as connection:
                     self._connection = connection
-                    self._listen(connection)
+                    if not self._closed.is_set():
+                        self._listen(connection)
             except (MeshError, OSError):
                 pass  # the service is away: try again
             finally:
