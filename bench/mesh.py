@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from patchbay.messages import new_id, now
 from patchbay.settings import StoreSettings
@@ -278,7 +279,10 @@ def show_cpu(parts: list[Part], before: dict[str, float], frames: int) -> None:
 # [GET]
 
 
-def ask(port: int, requests: int) -> tuple[float, float, float]:
+Asked: TypeAlias = tuple[float, float, float]
+
+
+def ask(port: int, requests: int) -> Asked:
     """Requests a second of two askers, and p50 and p99 in milliseconds."""
     command = [sys.executable, str(ASKER), str(port), str(requests // ASKERS)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ASKERS)]
@@ -295,7 +299,13 @@ def ask(port: int, requests: int) -> tuple[float, float, float]:
     return rate, cuts[49] * 1e3, cuts[98] * 1e3
 
 
-def show_get(name: str, result: tuple[float, float, float], of: float) -> None:
+def ask_both(constant: int, get: int, requests: int) -> tuple[Asked, Asked]:
+    """One after the other, three times; the best of each, since others disturb and nobody helps."""
+    rounds = [(ask(constant, requests // 3), ask(get, requests // 3)) for _ in range(3)]
+    return max(one for one, _ in rounds), max(other for _, other in rounds)
+
+
+def show_get(name: str, result: Asked, of: float) -> None:
     rate, p50, p99 = result
     print(
         f"{name:10} {rate / of:6.1%} of the floor   {rate:6.0f} answers/s"
@@ -356,8 +366,7 @@ async def measure(given: argparse.Namespace, directory: Path) -> bool:
 
                 await root.report(5, Value(b"GPS", GPS))
                 await drained(store, done + 1)
-                constant = await asyncio.to_thread(ask, port, requests)
-                get = await asyncio.to_thread(ask, house.port, requests)
+                constant, get = await asyncio.to_thread(ask_both, port, house.port, requests)
                 show_get("constant", constant, constant[0])
                 show_get("[GET]", get, constant[0])
                 memory = ", ".join(f"{part.name} {resident_mb(part):.0f}" for part in house.parts)

@@ -50,9 +50,9 @@ TICK_S: Final = 0.5
 """How often silence is looked for; a short timeout asks for more."""
 
 LARGE_ROUND: Final = 20
-GATHER_S: Final = 0.1
+GATHER_S: Final = 0.25
 """After a round of more than so many events the next one gathers for so long: at 2,000 frames a
-second of 50 nodes it writes each node once for four frames, and not for each."""
+second of 50 nodes it writes each node once for ten frames, and not for each."""
 
 TIME_LENGTH: Final = len("2026-01-02T03:04:05.678Z")
 

@@ -54,7 +54,8 @@ _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 class Inbox:
     """Subscribes to the durable events ``names`` of ``service`` and to its batches.
 
-    After a round of more than ``large_round`` events it waits for ``gather_s`` seconds.
+    After a round of more than ``large_round`` events it waits for more, for at most ``gather_s``
+    seconds.
     """
 
     def __init__(
@@ -146,8 +147,18 @@ class Inbox:
             self._store_is_away = False
             pause = self._settings.backoff_initial_s
             if sum(len(events) for _, events in batch) > self._large_round:
-                await asyncio.sleep(self._gather_s)
+                await self._let_gather()
             batch = []
+
+    async def _let_gather(self) -> None:
+        """Wait while more comes, ``gather_s`` at most: an edge whose window is full sends nothing
+        until we acknowledge."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._gather_s
+        before = -1
+        while len(self._arrived) != before and loop.time() < end and not self._stopping:
+            before = len(self._arrived)
+            await asyncio.sleep(GATHER_S)
 
     def _gather(self) -> list[tuple[Message, list[Event]]]:
         """What has arrived, decoded, up to a round's worth."""
