@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from patchbay import broker
 from patchbay.access.certificates import Authority, make_certificates
@@ -82,9 +88,11 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, key: str) ->
 def test_a_key_with_a_passphrase_is_an_error_and_no_question(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     make_certificates(directory, ["localhost"])
-    plain, locked = tmp_path / "mosquitto/server.key", tmp_path / "locked.key"
-    command = ["openssl", "pkey", "-in", plain, "-aes256", "-passout", "pass:x", "-out", locked]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
+    key = load_pem_private_key((tmp_path / "mosquitto/server.key").read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    )
     settings = BrokerSettings(
         tls=True, cert_file=str(tmp_path / "mosquitto/server.crt"), key_file=str(locked)
     )
@@ -122,3 +130,30 @@ async def test_a_broker_that_asks_for_a_certificate_is_shown_one(strict: tuple[P
     async with Bus(settings, client_id="ann", topics=Topics(), announce=False) as bus:
         await bus.wait_connected(20)
         assert await bus.publish("patchbay/x/y/state", b"") in (0, 0x10)
+
+
+async def test_a_password_file_that_comes_later_is_waited_for(
+    mosquitto: Part, tmp_path: Path
+) -> None:
+    """Set-up may still be at it when a container starts."""
+    file = tmp_path / "password"
+    settings = BrokerSettings(
+        port=mosquitto.port, password_file=str(file), backoff_initial_s=0.05, backoff_max_s=0.1
+    )
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    class Listener:
+        def warning(self, _event: str, **fields: object) -> None:
+            if not refused.done():
+                refused.set_result(str(fields["why"]))
+
+        def info(self, _event: str, **_fields: object) -> None:
+            """Connected."""
+
+    bus = Bus(settings, client_id="ann", topics=Topics(), announce=False)
+    bus.log = Listener()
+    async with bus:
+        why = await asyncio.wait_for(refused, 20)
+        assert why == f"[broker] password_file: {file}: No such file or directory"
+        file.write_text("secret")
+        await bus.wait_connected(20)

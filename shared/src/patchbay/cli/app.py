@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, development, system, watching
+from patchbay.cli import broker, development, install, system, watching
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
@@ -38,6 +38,8 @@ def build(argv: Sequence[str]) -> typer.Typer:
     for command in (system.up, system.run, system.status, system.health):
         app.command()(command)
     app.command()(watching.watch)
+    app.command()(install.install_service)
+    app.command()(install.supervisor_conf)
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     app.add_typer(broker.app, name="broker")
@@ -53,7 +55,8 @@ def build(argv: Sequence[str]) -> typer.Typer:
 
 
 def _name(function: object) -> str:
-    return getattr(function, "__name__", "")
+    """What typer calls the command of a function."""
+    return getattr(function, "__name__", "").replace("_", "-")
 
 
 def _say_version(wanted: bool) -> None:

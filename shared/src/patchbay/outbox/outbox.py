@@ -100,6 +100,7 @@ class Outbox:
         self._disk_ok = True
         self._retry_at = 0.0
         self._loop = asyncio.get_running_loop()
+        bus.backlogs.append(self)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -116,6 +117,7 @@ class Outbox:
             if timer is not None:
                 timer.cancel()
         self._commit()
+        self._bus.backlogs.remove(self)
         self._journal.close()
 
     @property
@@ -127,6 +129,10 @@ class Outbox:
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
         return self._sender.waiting + len(self._rows)
+
+    def oldest(self) -> str | None:
+        """The time (RFC 3339) of the oldest event in the file; None if there is none."""
+        return self._journal.oldest()
 
     @property
     def full(self) -> bool:

@@ -20,12 +20,23 @@ MAX_WAITING: Final = 64
 class ApiSession:
     """Answers in the order of the requests; closes after the first that has no end mark."""
 
+    __slots__ = (
+        "_api",
+        "_decoder",
+        "_ended",
+        "_gap",
+        "_listens",
+        "_peer",
+        "_task",
+        "_waiting",
+        "lengths",
+    )
+
     def __init__(self, api: Api, peer: Peer) -> None:
         self.lengths = False
         self._api = api
         self._peer = peer
         self._decoder = wire.Decoder(api.end_mark, api.settings.get_order)
-        self._loop = asyncio.get_running_loop()
         self._gap: asyncio.TimerHandle | None = None
         self._waiting: deque[wire.Request] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -40,7 +51,8 @@ class ApiSession:
             self._gap.cancel()
             self._gap = None
         if self._decoder.waiting:
-            self._gap = self._loop.call_later(self._api.settings.request_gap_s, self._finish)
+            loop = asyncio.get_running_loop()
+            self._gap = loop.call_later(self._api.settings.request_gap_s, self._finish)
 
     def ended(self) -> None:
         """The peer has said all: what it said last is whole."""

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from patchbay_mesh.wire.content import REQUEST
 from patchbay_mesh.wire.uart import COMMAND_BYTES, MAX_MESSAGE, Frame, WireError
@@ -72,23 +72,20 @@ COMMANDS: Final[dict[bytes, Kind]] = {
 append an address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Struct, frozen=True):
     """The latest value of this type; of all active nodes if ``node`` is 0."""
 
     type: bytes
     node: int
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(Struct, frozen=True):
     """To the root, as it stands: five bytes of command, and a payload."""
 
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One of `COMMANDS`. ``payload`` is the message, text or JSON."""
 
     name: bytes
@@ -96,15 +93,13 @@ class Call:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """The connection listens from now on. ``lengths``: each message is preceded by its length."""
 
     lengths: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A request that is none: the text is the answer."""
 
     text: str
@@ -113,8 +108,7 @@ class Refused:
 Asked: TypeAlias = Get | Raw | Call | Listen | Refused
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What was asked. ``marked``: it had an end mark, so has its answer, and more may follow."""
 
     asked: Asked
