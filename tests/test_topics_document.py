@@ -17,6 +17,7 @@ import patchbay.log
 import patchbay.messages
 import patchbay.topics
 import patchbay_allocator.desk
+import patchbay_lantern.domain
 import patchbay_locker.desk
 import patchbay_mesh.desk
 from patchbay.bus import Message
@@ -24,6 +25,8 @@ from patchbay.services import discover
 from patchbay.topics import Topics, matches
 from patchbay_allocator.edge.combinators import CombinatorsEdge
 from patchbay_allocator.messages import CHANGED, FINISHED, QUEUE, REQUESTED
+from patchbay_lantern.messages import ALL, COMMANDED
+from patchbay_lantern.settings import LanternSettings
 from patchbay_locker.board import Publish
 from patchbay_locker.messages import REPORT
 from patchbay_locker.settings import LockerSettings
@@ -67,6 +70,9 @@ class Ear:
     def keep(self, topic: str, payload: bytes) -> None:
         """Nobody asks what is kept."""
 
+    def on_connect(self, _hook: Callable[[], Awaitable[None]]) -> None:
+        """It never connects."""
+
     def post(self, topic: str, payload: bytes) -> None:
         self.said.append((topic, payload))
 
@@ -81,6 +87,11 @@ def the_allocator_s_desk(ear: Any) -> None:
     patchbay_allocator.desk.Desk(
         ear, nobody, [], nobody, nobody, nobody, nobody, nobody, group=None
     )
+
+
+def the_lantern_s_domain(ear: Any) -> None:
+    nobody: Any = None
+    patchbay_lantern.domain.LanternDomain(ear, nobody, LanternSettings())
 
 
 def the_combinators_edge(ear: Any) -> None:
@@ -126,6 +137,13 @@ SERVICES = {
         others=(CHANGED,),
         commanded=the_combinators_edge,
         bodies={"mode": "SetMode"},
+    ),
+    "lantern": Documented(
+        desk=the_lantern_s_domain,
+        device=ALL,
+        durable=(),
+        others=(COMMANDED,),
+        bodies={"state": "Ask"},
     ),
     "locker": Documented(
         desk=the_locker_s_desk,
@@ -357,9 +375,15 @@ def test_the_rights_of_a_service_are_what_the_page_says(service: str) -> None:
     for role, right in rights.items():
         batches = {f"{service}/<instance>/event/batch"} if role != "domain" else set()
         published = {one for one, by, _ in rows if role in roles_in(by, service)}
-        assert set(right.publish) - batches == published, role
+        if re.search(
+            rf"published\sby {service}\.{role}\b", sections()[f"The {service}'s commands"]
+        ):
+            published |= {one for one in right.publish if "/cmd/" in one}  # to its own domain
+        said = {one.replace("<instance>", "+") for one in set(right.publish) - batches}
+        assert said == published, role
         read = {one for one, _, by in rows if role in roles_in(by, service)}
-        asked = {f"{service}/+/event/batch", f"{service}/+/cmd/+", f"{service}/queue/cmd/+"}
+        asked = {f"{service}/+/event/batch", f"{service}/+/cmd/+"}
+        asked.add(f"{service}/{SERVICES[service].device}/cmd/+")
         asked.add(f"{service}/{SERVICES[service].commanded_device}/cmd/+")
         assert set(right.subscribe) - asked <= read, role
         for one in read:
