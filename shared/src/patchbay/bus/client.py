@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -49,6 +50,15 @@ ROUTES_LIMIT = 65_536
 
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
+
+
+@lru_cache(maxsize=16)
+def _typed(content_type: str) -> Properties:
+    """The properties of a message that has a content type and no others, made once."""
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = content_type
+    return properties
+
 
 Hook = Callable[[], Awaitable[None]]
 Handler = Callable[[Message], Awaitable[None]]
@@ -273,12 +283,16 @@ class Bus:
         *,
         qos: int = 1,
         retain: bool = False,
+        content_type: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
         """Send without waiting; ``on_ack`` hears of the PUBACK. Raises Unavailable, TooLarge."""
         if self._connection is None:
             raise Unavailable("not connected to the broker")
-        self._connection.publish(topic, payload, qos=qos, retain=retain, on_ack=on_ack)
+        properties = _typed(content_type) if content_type else None
+        self._connection.publish(
+            topic, payload, qos=qos, retain=retain, properties=properties, on_ack=on_ack
+        )
 
     async def publish(
         self,
