@@ -35,7 +35,7 @@ async def cells(make_bus: MakeBus) -> Cells:
     Commands(bus, "locker", {"open": Command(dict, cells.open, moves=True)})
     bus.start()
     await bus.wait_connected(5)
-    await until(lambda: not bus._late)
+    await until(lambda: not bus._router.late)
     return cells
 
 
