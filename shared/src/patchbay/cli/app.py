@@ -14,7 +14,7 @@ from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""What `test` gets goes to pytest, which knows better than we do."""
+"""What `test` gets goes to pytest, which knows better than we do; `health` does without typer."""
 
 
 def run() -> None:
@@ -35,9 +35,10 @@ def build(argv: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for command in (system.up, system.run, system.status, system.health):
+    for command in (system.up, system.run, system.status):
         app.command()(command)
     app.command()(watching.watch)
+    app.command(context_settings=_PASS_ON, add_help_option=False)(system.health)
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     named = next((word for word in argv if not word.startswith("-")), None)
