@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,12 @@ MAGIC: Final = b"\x00\xb5\x00mosquitto db"
 DATABASE: Final = "mosquitto.db"
 CONFIGURATION: Final = "mosquitto.conf"
 
-_TEMPLATE = Path(__file__).resolve().parents[3] / "broker" / CONFIGURATION
+TEMPLATES: Final = Path(__file__).parent / "mosquitto"
+"""Mosquitto's configurations, as they are installed with the package."""
+COMMON: Final = TEMPLATES / "common.conf"
+LOCAL: Final = (TEMPLATES / "local.conf", COMMON)
+SECURE: Final = (TEMPLATES / "secure.conf", COMMON)
+
 _PLACES = "/usr/local/sbin:/usr/sbin:/sbin"
 _TRIAL_DEADLINE_S = 30.0
 _TRIALS = 2  # somebody may take the trial's port before mosquitto does
@@ -55,17 +61,17 @@ def prepare(
 ) -> list[str]:
     """Make everything ready for mosquitto in ``state_dir`` and return the command that runs it.
 
-    ``template`` is a configuration with placeholders; ``broker/mosquitto.conf`` of this project if
-    None. A persistence file that mosquitto cannot start with is moved aside. Must not be called
-    while a mosquitto runs on this directory. Raises Unavailable without mosquitto and
-    SettingsError without a template.
+    ``template`` is a whole configuration with placeholders; if None, ``local.conf`` with
+    ``common.conf`` behind it. A persistence file that mosquitto cannot start with is moved aside.
+    Must not be called while a mosquitto runs on this directory. Raises Unavailable without
+    mosquitto and SettingsError without a template.
     """
     program = binary()
-    text = _read(template or _TEMPLATE)
+    text = read_templates(*(LOCAL if template is None else (template,)))
     directory = state_dir.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / CONFIGURATION
-    configuration.write_text(render(text, directory, port, host))
+    configuration.write_text(_local(text, directory, port, host))
     database = directory / DATABASE
     if not _starts_with(program, database):
         database.replace(database.with_suffix(".db.bad"))
@@ -73,26 +79,35 @@ def prepare(
     return [program, "-c", str(configuration)]
 
 
-def render(template: str, directory: Path, port: int, host: str) -> str:
-    """The configuration: ``template`` with its placeholders filled in."""
-    values = {
-        "@PORT@": str(port),
-        "@HOST@": host,
-        "@STATE@": f"{directory}/",
-        "@USER@": pwd.getpwuid(os.geteuid()).pw_name,
-    }
+def read_templates(*paths: Path) -> str:
+    """Configurations, one behind the other. Raises SettingsError."""
+    try:
+        return "\n".join(path.read_text() for path in paths)
+    except OSError as error:
+        raise SettingsError(
+            f"no broker configuration at {error.filename}: {error.strerror}"
+        ) from error
+
+
+def render(template: str, values: Mapping[str, str]) -> str:
+    """The configuration: ``template`` without its comments, its placeholders filled in."""
     lines = (line for line in template.splitlines() if not line.startswith("#"))
     text = "\n".join(lines).strip() + "\n"
     for placeholder, value in values.items():
-        text = text.replace(placeholder, value)
+        text = text.replace(f"@{placeholder}@", value)
     return text
 
 
-def _read(template: Path) -> str:
-    try:
-        return template.read_text()
-    except OSError as error:
-        raise SettingsError(f"no broker configuration at {template}: {error.strerror}") from error
+def _local(template: str, directory: Path, port: int, host: str) -> str:
+    return render(
+        template,
+        {
+            "PORT": str(port),
+            "HOST": host,
+            "STATE": f"{directory}/",
+            "USER": pwd.getpwuid(os.geteuid()).pw_name,
+        },
+    )
 
 
 def _starts_with(program: str, database: Path) -> bool:
@@ -114,7 +129,7 @@ def _trial(program: str, database: Path) -> bool:
         port = _free_port()
         configuration = Path(scratch) / CONFIGURATION
         configuration.write_text(
-            render(
+            _local(
                 "listener @PORT@ @HOST@\nuser @USER@\n"
                 "persistence true\npersistence_location @STATE@\n",
                 database.parent,

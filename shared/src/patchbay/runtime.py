@@ -40,12 +40,9 @@ from patchbay.health import instance_id as instance_id
 from patchbay.messages import UnitInfo, encode, now, rfc3339
 from patchbay.parent import die_with_parent
 from patchbay.priority import step_back
-from patchbay.services import Service, discover, resolve, units
+from patchbay.services import DOMAIN, Service, discover, resolve, units
 from patchbay.settings import Config
 from patchbay.topics import Topics
-
-DOMAIN: Final = "domain"
-"""The role that owns state: its session at the broker is durable, and it runs after the edges."""
 
 INFO_PERIOD_S: Final = 10.0
 """How often a unit looks whether what it says of itself has changed."""

@@ -22,14 +22,17 @@ from patchbay.errors import SettingsError
 GROUP: Final = "patchbay.services"
 """The entry point group that services register in."""
 
+DOMAIN: Final = "domain"
+"""The role that owns a service's state. Its session at the broker is durable, and the store is its
+alone."""
+
 
 class Rights(Struct, frozen=True, kw_only=True):
     """What one role may publish and subscribe to beyond what every unit may.
 
-    Topic filters below the root, ``locker/+/event/#``; ``<instance>`` stands for the unit's own
-    instance id. Every unit has its own status, info, fence and reply topics, may answer on
-    any reply topic, and may put dead letters under its own service. The broker's ACL is made of
-    these.
+    Topic filters below the root, ``locker/+/event/report``; ``<instance>`` stands for the unit's
+    own instance id. `patchbay.access.rights` says what every unit may, so none of that stands
+    here. Both are complete and no wider than needed: the broker's ACL is made of them.
     """
 
     publish: tuple[str, ...] = ()
@@ -46,6 +49,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """Role -> ``async def run(unit: Unit) -> None``."""
     rights: dict[str, Rights] = {}
     """Role -> the topics of that role."""
+    collections: tuple[str, ...] = ()
+    """The store's collections that its domain reads and writes, but for those that all share."""
     demo: str | None = None
     """Its simulated devices: ``async def run(config: Config, stop: asyncio.Event) -> None``."""
     cli: str | None = None

@@ -70,10 +70,31 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """MQTT's registered port."""
 
     username: str | None = None
-    """None: anonymous, which only a broker that listens on loopback should allow."""
+    """None: the client's own id (a unit's instance id) if there is a password, else anonymous,
+    which only a broker that listens on loopback should allow."""
 
     password: str | None = None
-    """Goes with the user name. Better given by the environment than by a file in a repository."""
+    """Goes with the user name. Better in a file of its own: an environment is easily shown."""
+
+    password_file: str | None = None
+    """Where the password is read from at each connect, without white space around it. ``{user}``
+    stands for the user name, so that all units of a machine can have the same settings."""
+
+    sessions: Annotated[int, Meta(ge=1, le=64)] = 1
+    """How many connections the user of the command line may have at once under names of their own,
+    ``operator``, ``operator.2``, ...: what a broker needs that binds client ids to user names."""
+
+    tls: bool = False
+    """Encrypt, and check the broker's certificate. Its usual port is 8883."""
+
+    ca_file: str | None = None
+    """Who may have signed the broker's certificate (PEM). None: whom the system trusts."""
+
+    cert_file: str | None = None
+    """A certificate of our own (PEM), for a broker that asks for one."""
+
+    key_file: str | None = None
+    """The key of ``cert_file``. None: it stands in the same file."""
 
     keepalive_s: Annotated[int, Meta(ge=1, le=65_535)] = 30
     """A silent connection is found dead within 1.5 times this. A Pi on Wi-Fi sleeps for seconds."""
@@ -104,6 +125,14 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     bind_host: str = "127.0.0.1"
     """The address that the broker we start listens on: it asks for no password."""
+
+    def __post_init__(self) -> None:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file: give one of them")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file: its certificate is missing, cert_file")
+        if not self.tls and (self.ca_file is not None or self.cert_file is not None):
+            raise ValueError("ca_file, cert_file: they mean nothing without tls = true")
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

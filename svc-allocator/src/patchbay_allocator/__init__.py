@@ -1,6 +1,6 @@
 """Colour jobs, from Chromebooks to colour combinators, on the Patchbay bus."""
 
-from patchbay.services import Service
+from patchbay.services import Rights, Service
 
 SERVICE = Service(
     name="allocator",
@@ -10,6 +10,38 @@ SERVICE = Service(
         "combinators": "patchbay_allocator.edge.combinators:run",
         "domain": "patchbay_allocator.domain:run",
     },
+    rights={
+        "intake": Rights(
+            publish=("allocator/+/event/requested", "allocator/<instance>/event/batch"),
+        ),
+        "combinators": Rights(
+            publish=(
+                "allocator/+/event/finished",
+                "allocator/<instance>/event/batch",
+                "allocator/+/state",
+                "allocator/+/status",
+            ),
+            subscribe=("allocator/+/cmd/mix", "allocator/+/cmd/drop", "allocator/+/status"),
+        ),
+        "domain": Rights(
+            publish=(
+                "allocator/queue/event/changed",
+                "allocator/queue/event/rejected",
+                "allocator/queue/state",
+                "allocator/+/cmd/mix",
+                "allocator/+/cmd/drop",
+                "allocator/+/status",
+            ),
+            subscribe=(
+                "allocator/+/event/requested",
+                "allocator/+/event/finished",
+                "allocator/+/event/batch",
+                "allocator/queue/cmd/+",
+                "allocator/+/state",
+            ),
+        ),
+    },
+    collections=("combinators", "events", "jobs", "settings"),
     demo="patchbay_allocator.simulator:run",
     cli="patchbay_allocator.cli:app",
     ports={"allocator": "port"},

@@ -46,6 +46,9 @@ instance id, and the two throw each other out: stop, do not fight. Mosquitto 2.0
 ROUTES_LIMIT = 65_536
 """Topics whose handler is remembered; a flood of new topics starts the memory anew."""
 
+FORBIDDEN_LIMIT = 64
+"""Topics of a connection for which a refusal of the broker is logged."""
+
 Hook = Callable[[], Awaitable[None]]
 Handler = Callable[[Message], Awaitable[None]]
 
@@ -90,6 +93,7 @@ class Bus:
         self._online = asyncio.Event()
         self._late = False
         self._nonce = b""
+        self._forbidden: set[str] = set()
         if announce:
             self.listen(topics.unit_status(client_id), self._own_status)
         if durable:
@@ -299,6 +303,13 @@ class Bus:
             raise Unavailable("the connection ended before the acknowledgement")
         return code
 
+    def _not_allowed(self, topic: str, why: str) -> None:
+        """The broker has refused a message. Said once a topic, and a connection: who publishes
+        what it must not does so again and again."""
+        if topic not in self._forbidden and len(self._forbidden) < FORBIDDEN_LIMIT:
+            self._forbidden.add(topic)
+            self.log.error("the broker refuses what we publish", topic=topic, why=why)
+
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish a retained message now and after each CONNACK. ``b""`` clears and forgets it."""
         if payload:
@@ -336,7 +347,9 @@ class Bus:
         failures = takeovers = 0
         said = ""
         while True:
-            connection = Connection(self.settings, self.client_id, self._received)
+            connection = Connection(
+                self.settings, self.client_id, self._received, self._not_allowed
+            )
             try:
                 await self._open(connection)
                 failures, said = 0, ""
@@ -371,6 +384,7 @@ class Bus:
     async def _open(self, connection: Connection) -> None:
         """Connect and do all that follows a CONNACK."""
         self._late = self.durable
+        self._forbidden.clear()
         will = Will(self.topics.unit_status(self.client_id), OFFLINE) if self.announces else None
         self._connection = connection
         await connection.open(port=self.port, durable=self.durable, will=will)

@@ -9,6 +9,7 @@ sends again what it could not deliver, and that is the outbox's business, not th
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from patchbay.bus.credentials import credentials, tls_context
 from patchbay.bus.message import Message
 from patchbay.bus.pipe import Pipe
-from patchbay.errors import TooLarge, Unavailable
+from patchbay.errors import SettingsError, TooLarge, Unavailable
 from patchbay.settings import BrokerSettings
 
 OnAck = Callable[[int | None], None]
@@ -31,6 +33,10 @@ OnAck = Callable[[int | None], None]
 
 PACKET_OVERHEAD = 64
 """Bytes that an MQTT 5 PUBLISH adds to topic and payload at most, without properties."""
+
+
+FAILURE = 0x80
+"""MQTT 5 reason codes from here on say that the broker will not do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +73,20 @@ class Connection(asyncio.Protocol):
     """One connection. `open` it, use it, await `ended`; then make another."""
 
     def __init__(
-        self, settings: BrokerSettings, client_id: str, on_message: Callable[[Message], None]
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        on_message: Callable[[Message], None],
+        on_refusal: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
+        self._client_id = client_id
         self._on_message = on_message
+        self._on_refusal = on_refusal
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(self._loop)
         self._client = _Paho(client_id, self._pipe)
-        self._waiting: dict[int, OnAck | None] = {}
+        self._waiting: dict[int, _Outgoing] = {}
         self._held: deque[_Outgoing] = deque()
         self._window = settings.max_inflight
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
@@ -97,8 +109,6 @@ class Connection(asyncio.Protocol):
         client.max_inflight_messages_set(
             0
         )  # ours is the window: paho's searches all at each PUBACK
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._connack
@@ -112,8 +122,12 @@ class Connection(asyncio.Protocol):
         if durable:
             properties.SessionExpiryInterval = settings.session_expiry_s
         try:
+            us = credentials(settings, self._client_id)
+            if us.username is not None:
+                client.username_pw_set(us.username, us.password)
+            tls = tls_context(settings)
             async with asyncio.timeout(settings.connect_timeout_s):
-                await self._loop.create_connection(lambda: self, settings.host, port)
+                await self._loop.create_connection(lambda: self, settings.host, port, ssl=tls)
                 client.connect(
                     settings.host,
                     port,
@@ -122,6 +136,15 @@ class Connection(asyncio.Protocol):
                     properties=properties,
                 )
                 await self._connected
+        except SettingsError as error:  # a file that is missing may come: it is looked for again
+            self.abort("never connected")
+            raise Unavailable(str(error)) from error
+        except ssl.SSLCertVerificationError as error:
+            self.abort("never connected")
+            raise Unavailable(
+                f"the certificate of {settings.host}:{port} is not to be trusted:"
+                f" {error.verify_message}"
+            ) from error
         except (OSError, TimeoutError) as error:
             self.abort("never connected")
             raise Unavailable(f"no broker at {settings.host}:{port}: {error}") from error
@@ -165,7 +188,7 @@ class Connection(asyncio.Protocol):
             if on_ack is not None:
                 on_ack(None)
         elif outgoing.qos:
-            self._waiting[info.mid] = on_ack
+            self._waiting[info.mid] = outgoing
         elif on_ack is not None:
             on_ack(0)
 
@@ -178,7 +201,7 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[list[int]] = self._loop.create_future()
         self._subscribing[mid] = future
         codes = await future
-        refused = [name for name, code in zip(filters, codes, strict=True) if code >= 0x80]
+        refused = [name for name, code in zip(filters, codes, strict=True) if code >= FAILURE]
         if refused:
             raise Unavailable(f"the broker refuses the subscription to {', '.join(refused)}")
 
@@ -270,9 +293,12 @@ class Connection(asyncio.Protocol):
     def _puback(
         self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Properties | None
     ) -> None:
-        on_ack = self._waiting.pop(mid, None)
-        if on_ack is not None:
-            on_ack(code.value)
+        outgoing = self._waiting.pop(mid, None)
+        if outgoing is not None:
+            if code.value >= FAILURE:
+                self._on_refusal(outgoing.topic, str(code))
+            if outgoing.on_ack is not None:
+                outgoing.on_ack(code.value)
         while self._held and len(self._waiting) < self._window:
             self._send(self._held.popleft())
 
@@ -306,11 +332,11 @@ class Connection(asyncio.Protocol):
         if not self._connected.done():
             self._connected.set_exception(Unavailable(why))
             self._connected.exception()
-        unsettled = [*self._waiting.values(), *(one.on_ack for one in self._held)]
+        unsettled = [*self._waiting.values(), *self._held]
         self._waiting, self._held = {}, deque()
-        for on_ack in unsettled:
-            if on_ack is not None:
-                on_ack(None)
+        for outgoing in unsettled:
+            if outgoing.on_ack is not None:
+                outgoing.on_ack(None)
         for future in self._subscribing.values():
             if not future.done():
                 future.set_exception(Unavailable(why))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from patchbay.bus.connection import FAILURE
 from patchbay.bus.message import Message
-from patchbay.errors import Unavailable
+from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import new_id
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Requests:
         """Send a request and return the answer's payload.
 
         ``expiry_s``: the broker throws it away after so long. Raises Unavailable at once if nobody
-        has subscribed to the topic, TimeoutError after ``timeout_s`` seconds.
+        has subscribed to the topic, Rejected if we may not publish there, TimeoutError after
+        ``timeout_s`` seconds.
         """
         async with asyncio.timeout(timeout_s):
             await self._bus.wait_connected()
@@ -48,6 +50,8 @@ class Requests:
                     response_topic=self._topic,
                     correlation=correlation,
                 )
+                if code >= FAILURE:
+                    raise Rejected("not_allowed", f"the broker does not let us publish {topic}")
                 if code == NO_SUBSCRIBER:
                     raise Unavailable(f"nobody has subscribed to {topic}")
                 return await future

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from patchbay.bus import Bus
+from patchbay.bus.person import person
 from patchbay.cli.environment import environment, settings, state_dir
 from patchbay.topics import Topics
 from patchbay.up.record import running
@@ -16,7 +16,7 @@ from patchbay.up.record import running
 def make_bus(purpose: str, state: Path | None = None, config: Path | None = None) -> Bus:
     """A client, not started, that announces no status. Raises SettingsError.
 
-    Its id is ``patchbay-<purpose>-<pid>``, so that two commands never throw each other out.
+    Two commands never throw each other out: see `patchbay.bus.person`.
     """
     read = settings(environment(state, config))
     broker, port, root = read.broker, read.broker_port, read.runtime.root_topic
@@ -24,9 +24,10 @@ def make_bus(purpose: str, state: Path | None = None, config: Path | None = None
     if record is not None:
         broker = msgspec.structs.replace(broker, host=record.mqtt_host)
         port, root = record.mqtt_port, record.root_topic
+    broker, client_id = person(broker, purpose)
     return Bus(
         broker,
-        client_id=f"patchbay-{purpose}-{os.getpid()}",
+        client_id=client_id,
         topics=Topics(root),
         announce=False,
         port=port,

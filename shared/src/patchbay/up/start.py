@@ -23,6 +23,7 @@ from typing import Final
 
 from patchbay import broker, log
 from patchbay.bus import Bus
+from patchbay.bus.person import person
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.parent import adopt_orphans
 from patchbay.settings import Config
@@ -124,9 +125,10 @@ class _System:
 
     async def _wait_ready(self, daemon: subprocess.Popen[bytes]) -> bool:
         """Wait until everything is online; False if it is to stop before that."""
+        settings, client_id = person(self._config.broker, "up")
         bus = Bus(
-            self._config.broker,
-            client_id=f"patchbay-up-{os.getpid()}",
+            settings,
+            client_id=client_id,
             topics=Topics(self._config.runtime.root_topic),
             announce=False,
             port=self._config.broker_port,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from patchbay.bus import Bus
+from patchbay.bus.person import person
 from patchbay.errors import Unavailable
 from patchbay.settings import Config
 from patchbay.topics import Topics
@@ -87,9 +87,10 @@ async def ask(record: Record, config: Config) -> tuple[Status, list[DeviceStatus
 
 async def _roster(record: Record, config: Config) -> Roster:
     settings = msgspec.structs.replace(config.broker, host=record.mqtt_host, port=record.mqtt_port)
+    settings, client_id = person(settings, "status")
     bus = Bus(
         settings,
-        client_id=f"patchbay-status-{os.getpid()}",
+        client_id=client_id,
         topics=Topics(record.root_topic),
         announce=False,
     )

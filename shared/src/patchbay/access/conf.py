@@ -1,0 +1,36 @@
+"""Mosquitto's configuration for a broker that nobody gets into without a password."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchbay.access.directory import MOSQUITTO, PUBLIC, Directory
+from patchbay.broker import SECURE, read_templates, render
+
+CONFIGURATION = f"{MOSQUITTO}/mosquitto.conf"
+
+
+def write_configuration(
+    directory: Directory,
+    data: Path,
+    *,
+    tls_port: int = 8883,
+    plain_port: int = 1883,
+    user: str = MOSQUITTO,
+    at: Path | None = None,
+) -> Path:
+    """Write ``DIR/mosquitto/mosquitto.conf``. Returns its path.
+
+    ``data``: where mosquitto keeps its file; ``user``: who it becomes when root starts it; ``at``:
+    the path by which mosquitto knows ``DIR/mosquitto``, if that is another one, as in a container.
+    Raises SettingsError.
+    """
+    values = {
+        "DIR": str(at or directory.path / MOSQUITTO),
+        "TLS_PORT": str(tls_port),
+        "PLAIN_PORT": str(plain_port),
+        "STATE": f"{data}/",
+        "USER": user,
+    }
+    directory.write(CONFIGURATION, render(read_templates(*SECURE), values), PUBLIC)
+    return directory.path / CONFIGURATION

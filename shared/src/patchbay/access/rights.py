@@ -1,0 +1,133 @@
+"""What each user of the broker may publish and read.
+
+A unit may what `Service.rights` says of its role, and beyond that what every unit does:
+
+    status/<instance>, its /info    publish its own; read those of its service's units
+    dead/<service>                  publish; its domain reads
+    ack/<instance>                  an edge reads its own; the domain publishes those of its edges
+    fence/<instance>                a domain, its own
+    reply/+                         publish, if it serves commands
+    reply/<instance>                read its own
+
+Domains and edges of another service share no topic. A person is a viewer, who reads what carries
+no secret, or an operator, who reads all and publishes the commands that domains serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+from msgspec import Struct
+
+from patchbay.errors import SettingsError
+from patchbay.services import DOMAIN, Rights, Service
+from patchbay.topics import Topics
+
+INSTANCE = "<instance>"
+"""In a filter of `Rights`: the unit's own instance id."""
+
+SESSIONS = 8
+"""Names that a person has: a client id is bound to a user name, so each connection needs its own.
+Eight windows are enough for one person."""
+
+Filters = tuple[str, ...]
+
+
+class Person(Enum):
+    """What somebody is who is no unit. The value is the name of their directory."""
+
+    OPERATOR = "operators"
+    VIEWER = "viewers"
+
+
+class Grant(Struct, frozen=True):
+    """Topic filters, whole: what one user may publish, and what reaches it."""
+
+    publish: Filters
+    subscribe: Filters
+
+
+def unit_of(instance: str, services: Mapping[str, Service]) -> tuple[Service, str]:
+    """The service and role of an instance id, ``locker-edge-pi1``. Raises SettingsError."""
+    for service in services.values():
+        for role in service.roles:
+            if instance.startswith(f"{service.name}-{role}-"):
+                return service, role
+    known = ", ".join(
+        f"{service.name}-{role}-NAME" for service in services.values() for role in service.roles
+    )
+    raise SettingsError(f"{instance}: no instance of a unit; they are named {known}")
+
+
+def is_unit(name: str, services: Mapping[str, Service]) -> bool:
+    """Would this be the instance id of a unit?"""
+    try:
+        unit_of(name, services)
+    except SettingsError:
+        return False
+    return True
+
+
+def unit_grant(
+    instance: str, instances: Iterable[str], services: Mapping[str, Service], root: str
+) -> Grant:
+    """What the unit with this instance id may, among all that there are. Raises SettingsError."""
+    service, role = unit_of(instance, services)
+    rights = service.rights.get(role, Rights())
+    topics = Topics(root)
+    siblings = [one for one in instances if unit_of(one, services)[0] is service]
+    publish = [topics.unit_status(instance), topics.unit_info(instance), topics.dead(service.name)]
+    subscribe = [topics.reply(instance), *(topics.unit_status(one) for one in siblings)]
+    if any(map(_serves_commands, rights.subscribe)):
+        publish.append(topics.reply("+"))
+    if role == DOMAIN:
+        publish.append(topics.fence(instance))
+        subscribe += [topics.fence(instance), topics.dead(service.name)]
+        publish += [topics.ack(one) for one in siblings if unit_of(one, services)[1] != DOMAIN]
+    else:
+        subscribe.append(topics.ack(instance))
+    publish += [_whole(one, instance, root) for one in rights.publish]
+    subscribe += [_whole(one, instance, root) for one in rights.subscribe]
+    return Grant(tuple(publish), tuple(subscribe))
+
+
+def person_grant(person: Person, name: str, services: Mapping[str, Service], root: str) -> Grant:
+    """What a person may under this name. Each may send itself something on its reply topic."""
+    topics = Topics(root)
+    own = topics.reply(name)
+    if person is Person.VIEWER:
+        return Grant(
+            (own,),
+            (
+                own,
+                topics.event("+", "+", "+"),
+                topics.state("+", "+"),
+                topics.status("+", "+"),
+                topics.unit_status("+"),
+                topics.unit_info("+"),
+            ),
+        )
+    return Grant((*commands(services, root), own), (topics.everything(),))
+
+
+def commands(services: Mapping[str, Service], root: str) -> Filters:
+    """The commands that domains serve, as filters."""
+    domains = (service.rights.get(DOMAIN, Rights()) for service in services.values())
+    return tuple(
+        f"{root}/{one}" for rights in domains for one in rights.subscribe if _serves_commands(one)
+    )
+
+
+def session_names(name: str) -> Filters:
+    """The user names of a person: ``operator``, ``operator.2`` and so on."""
+    return (name, *(f"{name}.{number}" for number in range(2, SESSIONS + 1)))
+
+
+def _serves_commands(pattern: str) -> bool:
+    """As `patchbay.bus.Commands` subscribes: all names, so that an unknown one is answered."""
+    return pattern.endswith("/cmd/+")
+
+
+def _whole(pattern: str, instance: str, root: str) -> str:
+    return f"{root}/{pattern.replace(INSTANCE, instance)}"

@@ -1,0 +1,202 @@
+"""All units, each with its own user and no other right than its own, do all that they do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from patchbay.bus import Message
+from patchbay.testing import Part, eventually, free_port, store_part, until
+from patchbay.topics import matches
+from tests.house import UnitPart, house_environ
+from tests.secure import SecureBroker
+
+WAIT_S = 60.0
+SUBSCRIBED = re.compile(r"^\S+: (?P<user>\S+) [012] (?P<filter>\S+)$")
+
+
+class SecureHouse:
+    """Every unit of every service, their simulated devices, and an operator."""
+
+    def __init__(self, directory: Path) -> None:
+        self.broker = SecureBroker(directory / "broker")
+        self.store = store_part(directory / "store")
+        self.services = self.broker.services
+        secrets = self.broker.secrets.path
+        ports = {
+            f"{service.name.upper()}__{key.upper()}": free_port()
+            for service in self.services.values()
+            for key in service.ports.values()
+        }
+        common: dict[str, object] = {
+            "RUNTIME__STATE_DIR": directory / "state",
+            "RUNTIME__DEMO": "true",
+            "BROKER__PORT": self.broker.port,
+            "BROKER__TLS": "true",
+            "BROKER__CA_FILE": secrets / "ca.crt",
+            "BROKER__BACKOFF_INITIAL_S": 0.05,
+            "BROKER__BACKOFF_MAX_S": 0.5,
+            "STORE__URI": f"mongodb://127.0.0.1:{self.store.port}",
+            **ports,
+        }
+        environ = house_environ(**common, BROKER__PASSWORD_FILE=secrets / "units" / "{user}")
+        self.operator = house_environ(
+            **common,
+            BROKER__USERNAME="operator",
+            BROKER__PASSWORD_FILE=secrets / "operators" / "{user}",
+            BROKER__SESSIONS=8,
+        )
+        self.units = [
+            UnitPart(f"{service.name}.{role}", directory, 0, environ)
+            for service in self.services.values()
+            for role in service.roles
+        ]
+        self.devices = [
+            DemoPart(service.name, directory, environ)
+            for service in self.services.values()
+            if service.demo
+        ]
+        self.bus = self.broker.bus("operator.8")
+        self.statuses: dict[str, str] = {}
+        self.events: set[str] = set()
+        self.dead: list[Message] = []
+        self.bus.listen("patchbay/status/+", self._status)
+        self.bus.listen("patchbay/dead/+", self._letter)
+        self.bus.listen("patchbay/+/+/event/+", self._event)
+
+    async def __aenter__(self) -> SecureHouse:
+        for part in (self.broker, self.store):
+            await asyncio.to_thread(part.start)
+        self.bus.start()
+        for part in (*self.units, *self.devices):
+            part.spawn()
+        await self.online()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):
+            await self.bus.stop()
+        for part in (*self.devices, *self.units, self.broker, self.store):
+            part.kill()
+
+    async def online(self) -> None:
+        def all_are() -> bool:
+            return all(self.statuses.get(unit.instance) == "online" for unit in self.units)
+
+        await until(all_are, WAIT_S)
+
+    async def heard_of_each(self) -> None:
+        """Wait for an event of each service's device."""
+
+        def all_have() -> bool:
+            return set(self.services) <= {topic.split("/")[1] for topic in self.events}
+
+        await until(all_have, WAIT_S)
+
+    async def run(self, *command: str) -> Any:
+        """A command of the operator, with --json."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "patchbay.cli", *command, "--json"),
+            env=self.operator,
+            cwd=self.store.log.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        return msgspec.json.decode(out)
+
+    def _status(self, message: Message) -> None:
+        message.ack()
+        self.statuses[message.topic.rpartition("/")[2]] = message.payload.decode()
+
+    def _letter(self, message: Message) -> None:
+        message.ack()
+        self.dead.append(message)
+
+    def _event(self, message: Message) -> None:
+        message.ack()
+        self.events.add(message.topic)
+
+
+class DemoPart(Part):
+    """The simulated devices of a service."""
+
+    def __init__(self, service: str, directory: Path, environ: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "patchbay.up.demo", service]
+        super().__init__(f"{service}.demo", directory, lambda: command, 0)
+        self._environ = environ
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdout=log, stderr=log, cwd=self.log.parent, env=self._environ
+            )
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[SecureHouse]:
+    async with SecureHouse(tmp_path) as house:
+        yield house
+
+
+async def test_with_no_more_than_its_rights_every_unit_does_its_work(house: SecureHouse) -> None:
+    await house.heard_of_each()
+    await a_code_is_delivered(house)
+    for unit in house.units:  # sessions, wills and retained messages have rights, too
+        os.kill(unit.pid, signal.SIGTERM if unit.name.endswith("domain") else signal.SIGKILL)
+    await until(lambda: not any(unit.running for unit in house.units), WAIT_S)
+    await until(lambda: set(house.statuses.values()) == {"offline"}, WAIT_S)
+    house.events.clear()
+    for unit in house.units:
+        unit.spawn()
+    await house.online()
+    await house.heard_of_each()
+    await the_queue_answers(house)
+    assert not house.dead, house.dead
+    log = house.broker.log.read_text()
+    assert "Denied" not in log, [line for line in log.splitlines() if "Denied" in line]
+    the_log_has_only_what_may_be_read(house, log)
+
+
+async def a_code_is_delivered(house: SecureHouse) -> None:
+    """By the command line, as the operator: through domain and edge to a simulated board."""
+    async def there_is_a_board() -> bool:
+        return bool((await house.run("locker", "boards"))["boards"])
+
+    await eventually(there_is_a_board, WAIT_S)
+    [board, *_] = (await house.run("locker", "boards"))["boards"]
+    rental = await house.run("locker", "assign", board["board"], "auto", "--minutes", "60")
+    opened = f"patchbay/locker/{board['board']}/event/opened"
+    await until(lambda: opened in house.events, WAIT_S)
+    assert rental["cell"]
+
+
+async def the_queue_answers(house: SecureHouse) -> None:
+    answer = await house.run("allocator", "list")
+    assert answer["ok"]
+
+
+def the_log_has_only_what_may_be_read(house: SecureHouse, log: str) -> None:
+    """Nobody has subscribed to what could never reach it: that would be a right forgotten."""
+    grants = house.broker.grants()
+    found = [match for line in log.splitlines() if (match := SUBSCRIBED.match(line))]
+    assert len({match["user"] for match in found}) > len(house.units)
+    for match in found:
+        readable = grants[match["user"]].subscribe
+        pattern = match["filter"]
+        assert any(
+            matches(pattern, one.replace("+", "x")) or matches(one, pattern.replace("+", "x"))
+            for one in readable
+        ), f"{match['user']}: {pattern}"
