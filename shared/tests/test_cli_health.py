@@ -37,6 +37,18 @@ def test_the_instance_that_is_asked_for_speaks(tmp_path: Path) -> None:
     assert main(["locker.edge", "--instance", "pi2", "--state", str(tmp_path)]) == 0
 
 
+def test_without_a_name_all_that_ran_here_are_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--state", str(tmp_path)]) == 1
+    beat(tmp_path, "locker.edge")
+    assert main(["--state", str(tmp_path)]) == 0
+    beat(tmp_path, "mesh.uart", online=False)
+    capsys.readouterr()
+    assert main(["--state", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith("locker.edge online; mesh.uart running but not")
+
+
 def test_the_environment_says_where_state_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,8 +67,9 @@ def write_heartbeat(path: Path, heartbeat: Heartbeat) -> None:
     new.replace(path)
 
 
-def check(name: str, state_dir: Path, instance: str | None = None) -> Health:
+def check(name: str | None, state_dir: Path, instance: str | None = None) -> Health:
     """Is the unit ``locker.edge`` alive and online? ``locker``: are all of its units that ran here?
+    None: are all that ran here, whatever they are?
 
     ``instance`` says which one is meant, by what ``--instance`` was or by the whole instance id.
     Without it the freshest heartbeat of a unit speaks for it, since an instance of another name
@@ -77,7 +78,7 @@ def check(name: str, state_dir: Path, instance: str | None = None) -> Health:
     freshest: dict[str, Heartbeat] = {}
     for ident, heartbeat in _heartbeats(state_dir):
         unit = heartbeat.unit
-        if name not in (unit, unit.partition(".")[0]):
+        if name not in (None, unit, unit.partition(".")[0]):
             continue
         if instance is not None and ident not in (instance, instance_id(unit, instance)):
             continue

@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="patchbay health", description="Is a unit of this machine alive and online?"
     )
-    parser.add_argument("unit", metavar="UNIT", help="locker.edge, for example")
+    parser.add_argument(
+        "unit", nargs="?", metavar="UNIT", help="locker.edge, for example; all that ran here"
+    )
     parser.add_argument("--instance", metavar="NAME", help="which instance; the host's name")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where state is kept")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings; ./patchbay.toml")
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     except PatchbayError as error:
         print(f"patchbay: {error}", file=sys.stderr)
         return 1
-    print(f"{given.unit}: {found.reason}")
+    print(f"{given.unit}: {found.reason}" if given.unit else found.reason)
     return 0 if found.ok else 1
 
 
