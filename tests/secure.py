@@ -40,7 +40,7 @@ class SecureBroker(Part):
             for role in service.roles
         )
         wanted = Wanted(instances=self.instances, operators=("operator",), viewers=("viewer",))
-        make_users(self.secrets, self.services, "patchbay", wanted)
+        make_users(self.secrets, self.services, wanted)
         make_certificates(self.secrets, ["localhost", "127.0.0.1"])
         port = free_port()
         self.plain_port = free_port()

@@ -15,13 +15,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from pymongo import AsyncMongoClient, MongoClient
 
+from patchbay.access.store_users import SHARED, roles, users
 from patchbay.bus import Message
 from patchbay.testing import Part, eventually, free_port, store_part, until
 from patchbay.topics import matches
 from tests.house import UnitPart, house_environ
 from tests.secure import SecureBroker
 
+DATABASE = "patchbay"
 WAIT_S = 60.0
 SUBSCRIBED = re.compile(r"^\S+: (?P<user>\S+) [012] (?P<filter>\S+)$")
 
@@ -31,7 +34,7 @@ class SecureHouse:
 
     def __init__(self, directory: Path) -> None:
         self.broker = SecureBroker(directory / "broker")
-        self.store = store_part(directory / "store")
+        self.store = store_part(directory / "store", auth=True)
         self.services = self.broker.services
         secrets = self.broker.secrets.path
         ports = {
@@ -48,25 +51,29 @@ class SecureHouse:
             "BROKER__BACKOFF_INITIAL_S": 0.05,
             "BROKER__BACKOFF_MAX_S": 0.5,
             "STORE__URI": f"mongodb://127.0.0.1:{self.store.port}",
+            "STORE__PASSWORD_FILE": secrets / "store" / "{user}",
             **ports,
         }
-        environ = house_environ(**common, BROKER__PASSWORD_FILE=secrets / "units" / "{user}")
         self.operator = house_environ(
             **common,
+            STORE__USERNAME="nobody",
             BROKER__USERNAME="operator",
             BROKER__PASSWORD_FILE=secrets / "operators" / "{user}",
             BROKER__SESSIONS=8,
         )
-        self.units = [
-            UnitPart(f"{service.name}.{role}", directory, 0, environ)
-            for service in self.services.values()
-            for role in service.roles
-        ]
-        self.devices = [
-            DemoPart(service.name, directory, environ)
-            for service in self.services.values()
-            if service.demo
-        ]
+        self.units: list[UnitPart] = []
+        self.devices: list[DemoPart] = []
+        for service in self.services.values():
+            environ = house_environ(
+                **common,
+                BROKER__PASSWORD_FILE=secrets / "units" / "{user}",
+                STORE__USERNAME=service.name,
+            )
+            self.units += [
+                UnitPart(f"{service.name}.{role}", directory, 0, environ) for role in service.roles
+            ]
+            if service.demo:
+                self.devices.append(DemoPart(service.name, directory, environ))
         self.bus = self.broker.bus("operator.8")
         self.statuses: dict[str, str] = {}
         self.events: set[str] = set()
@@ -76,6 +83,7 @@ class SecureHouse:
         self.bus.listen("patchbay/+/+/event/+", self._event)
 
     async def __aenter__(self) -> SecureHouse:
+        make_store_users(self.broker, self.store.log.parent)
         for part in (self.broker, self.store):
             await asyncio.to_thread(part.start)
         self.bus.start()
@@ -117,6 +125,16 @@ class SecureHouse:
         assert process.returncode == 0, err.decode()
         return msgspec.json.decode(out)
 
+    async def collections(self) -> set[str]:
+        """What is in the store."""
+        client: AsyncMongoClient[Any] = AsyncMongoClient(
+            f"mongodb://127.0.0.1:{self.store.port}",
+            username="admin",
+            password=self.broker.secrets.password("store", "admin"),
+        )
+        async with client:
+            return set(await client[DATABASE].list_collection_names())
+
     def _status(self, message: Message) -> None:
         message.ack()
         self.statuses[message.topic.rpartition("/")[2]] = message.payload.decode()
@@ -128,6 +146,24 @@ class SecureHouse:
     def _event(self, message: Message) -> None:
         message.ack()
         self.events.add(message.topic)
+
+
+def make_store_users(broker: SecureBroker, directory: Path) -> None:
+    """As SecantusDB wants it: its users are made while it asks for no password."""
+    part = store_part(directory)
+    part.start()
+    client: MongoClient[Any] = MongoClient(f"mongodb://127.0.0.1:{part.port}")
+    try:
+        for one in roles(broker.services, DATABASE):
+            client[DATABASE].command({"createRole": one.pop("role"), **one, "roles": []})
+        admin = broker.secrets.password("store", "admin")
+        everything = [{"role": "root", "db": "admin"}]
+        client["admin"].command({"createUser": "admin", "pwd": admin, "roles": everything})
+        for one in users(broker.secrets, broker.services):
+            client[DATABASE].command({"createUser": one.pop("user"), **one})
+    finally:
+        client.close()
+        part.stop()
 
 
 class DemoPart(Part):
@@ -165,6 +201,8 @@ async def test_with_no_more_than_its_rights_every_unit_does_its_work(house: Secu
     await house.heard_of_each()
     await the_queue_answers(house)
     assert not house.dead, house.dead
+    declared = {name for service in house.services.values() for name in service.collections}
+    assert await house.collections() <= declared | set(SHARED)
     log = house.broker.log.read_text()
     assert "Denied" not in log, [line for line in log.splitlines() if "Denied" in line]
     the_log_has_only_what_may_be_read(house, log)
@@ -172,6 +210,7 @@ async def test_with_no_more_than_its_rights_every_unit_does_its_work(house: Secu
 
 async def a_code_is_delivered(house: SecureHouse) -> None:
     """By the command line, as the operator: through domain and edge to a simulated board."""
+
     async def there_is_a_board() -> bool:
         return bool((await house.run("locker", "boards"))["boards"])
 

@@ -26,11 +26,11 @@ OPLOG_ENTRIES: Final = 1000
 """Entries of the oplog that are kept; the default of 100,000 is written and pruned for nobody."""
 
 
-def command(storage: Path, port: int, cache_size: str = "256M") -> list[str]:
+def command(storage: Path, port: int, cache_size: str = "256M", *, auth: bool = False) -> list[str]:
     """The command that runs the store on loopback with its files in ``storage``.
 
-    ``cache_size`` is WiredTiger's, with a unit (``256M``). Raises Unavailable if SecantusDB is not
-    installed (the extra ``patchbay[embedded]``).
+    ``cache_size`` is WiredTiger's, with a unit (``256M``). ``auth``: it asks for a password. Raises
+    Unavailable if SecantusDB is not installed (the extra ``patchbay[embedded]``).
     """
     program = Path(sys.executable).parent / "secantusd-py"
     if not program.exists():
@@ -43,12 +43,23 @@ def command(storage: Path, port: int, cache_size: str = "256M") -> list[str]:
         str(program),
         *("--host", "127.0.0.1"),
         *("--port", str(port)),
+        *("--config", str(_configuration(storage))),
         *("--storage-path", str(storage.resolve())),
         *("--log-level", "WARNING"),
         "--standalone",
         *("--oplog-max-entries", str(OPLOG_ENTRIES)),
         *("--cache-size", cache_size),
+        *(["--auth"] if auth else []),
     ]
+
+
+def _configuration(storage: Path) -> Path:
+    """A file that says nothing, beside ``storage``. Without one the store would take what lies in
+    the working directory, in the home or in /etc, and listen where that says."""
+    path = storage.resolve().with_name(f"{storage.name}.toml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def main() -> None:

@@ -141,6 +141,12 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     uri: str | None = None
     """Any MongoDB (``mongodb://...``). None: the embedded store on loopback at ``port``."""
 
+    username: str | None = None
+    """The user of ``database`` that we are. None: as ``uri`` says."""
+
+    password_file: str | None = None
+    """Where that user's password is read from at the start, without white space around it."""
+
     port: Port = 27_017
     """The port of the embedded store: MongoDB's, so that its tools find it."""
 
@@ -161,6 +167,10 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     backoff_max_s: Seconds = 15.0
     """The longest pause between two tries."""
+
+    def __post_init__(self) -> None:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file: give both or none")
 
 
 _OURS: Final[dict[str, type[Struct]]] = {

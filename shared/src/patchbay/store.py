@@ -17,9 +17,16 @@ from typing import Any, Self
 import bson
 from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WTimeoutError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    WTimeoutError,
+)
 
-from patchbay.errors import PatchbayError, Unavailable
+from patchbay.errors import Unavailable
+from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
 
 Document = dict[str, Any]
@@ -27,6 +34,10 @@ ObjectId = bson.ObjectId
 Collection = AsyncCollection[Document]
 
 DUPLICATE_KEY = 11000
+
+REFUSED = frozenset({13, 18})
+"""MongoDB's codes Unauthorized and AuthenticationFailed: somebody has to set it up, and meanwhile
+all waits where it is safe."""
 
 SELECTION_TIMEOUT_S = 2.0
 """How long an operation looks for a server that is away before it is Unavailable."""
@@ -40,6 +51,7 @@ class Store:
     """One client, one database. Nothing is connected until the first operation."""
 
     def __init__(self, settings: StoreSettings, uri: str) -> None:
+        """Raises SettingsError for a password file that cannot be read."""
         self._client: AsyncMongoClient[Document] = AsyncMongoClient(
             uri,
             serverSelectionTimeoutMS=int(SELECTION_TIMEOUT_S * 1000),
@@ -47,6 +59,7 @@ class Store:
             maxPoolSize=8,
             tz_aware=True,
             appname="patchbay",
+            **_credentials(settings),
         )
         concern = WriteConcern(w=1, j=True)
         self._database = self._client.get_database(settings.database, write_concern=concern)
@@ -158,6 +171,18 @@ class Store:
             return await self._database[collection].count_documents(query)
 
 
+def _credentials(settings: StoreSettings) -> dict[str, Any]:
+    """What the driver has to know of us. Our users are those of our own database."""
+    if settings.username is None or settings.password_file is None:
+        return {}
+    key = "[store] password_file"
+    return {
+        "username": settings.username,
+        "password": read_secret(settings.password_file, settings.username, key),
+        "authSource": settings.database,
+    }
+
+
 @contextlib.asynccontextmanager
 async def reaching() -> AsyncIterator[None]:
     """Around an operation: what means "away for now" comes out as Unavailable.
@@ -176,7 +201,9 @@ async def reaching() -> AsyncIterator[None]:
         if (error.details or {}).get("writeConcernErrors"):
             raise Unavailable(f"the store did not confirm: {error}") from error
         raise
-    except PatchbayError:
+    except OperationFailure as error:
+        if error.code in REFUSED:
+            raise Unavailable(f"the store refuses us: {error}") from error
         raise
     finally:
         if task and task.cancelling() > cancelled:

@@ -167,11 +167,12 @@ def mosquitto_part(directory: Path, port: int | None = None) -> Part:
     return Part("mosquitto", directory, lambda: broker.prepare(directory, port), port)
 
 
-def store_part(directory: Path, port: int | None = None) -> Part:
-    """The embedded store; not started."""
+def store_part(directory: Path, port: int | None = None, *, auth: bool = False) -> Part:
+    """The embedded store, which asks for a password if ``auth``; not started."""
     port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
-    return Part("store", directory, lambda: embedded.command(directory / "data", port), port)
+    data = directory / "data"
+    return Part("store", directory, lambda: embedded.command(data, port, auth=auth), port)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
     rights        what each user may publish and read, from `Service.rights`
     acl           the same as mosquitto's access file
     passwords     a password, and mosquitto's hash of it
+    users         all users made, and all files that follow from them
+    store_users   the store's users, as a script
     directory     where all of it is kept, and who may read which file
     certificates  an authority and the broker's certificate
     conf          mosquitto's configuration for all of it

@@ -4,6 +4,7 @@
       units/<instance>                  a unit's password at the broker
       operators/<name>, viewers/<name>  a person's
       store/<service>, store/admin      at the store
+      store/users.js                    what mongosh reads
       mosquitto/passwords, acl          what mosquitto reads
       mosquitto/ca.crt, server.*        the broker's certificate
       ca.crt, ca/ca.key                 the authority that signed it

@@ -50,13 +50,15 @@ class Grant(Struct, frozen=True):
 
 def unit_of(instance: str, services: Mapping[str, Service]) -> tuple[Service, str]:
     """The service and role of an instance id, ``locker-edge-pi1``. Raises SettingsError."""
-    for service in services.values():
-        for role in service.roles:
-            if instance.startswith(f"{service.name}-{role}-"):
-                return service, role
-    known = ", ".join(
-        f"{service.name}-{role}-NAME" for service in services.values() for role in service.roles
-    )
+    prefixes = {
+        f"{service.name}-{role}-": (service, role)
+        for service in services.values()
+        for role in service.roles
+    }
+    for prefix in sorted(prefixes, key=len, reverse=True):  # the role may go on after a dash
+        if instance.startswith(prefix) and instance != prefix:
+            return prefixes[prefix]
+    known = ", ".join(f"{prefix}NAME" for prefix in prefixes)
     raise SettingsError(f"{instance}: no instance of a unit; they are named {known}")
 
 

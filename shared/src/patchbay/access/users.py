@@ -21,6 +21,7 @@ from patchbay.access.rights import (
     unit_grant,
     unit_of,
 )
+from patchbay.access.store_users import SCRIPT, script
 from patchbay.errors import SettingsError
 from patchbay.services import DOMAIN, Service
 
@@ -38,9 +39,15 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 def make_users(
-    directory: Directory, services: Mapping[str, Service], root: str, wanted: Wanted
+    directory: Directory,
+    services: Mapping[str, Service],
+    wanted: Wanted,
+    *,
+    root: str = "patchbay",
+    database: str = "patchbay",
 ) -> list[str]:
-    """Make and remove users, and write mosquitto's files. Returns who is new, ``units/...``.
+    """Make and remove users, and write what mosquitto and mongosh read. Returns who is new,
+    ``units/...``. ``root``: the first levels of topics; ``database``: the store's.
 
     Raises SettingsError, and has made nothing if a name is wrong.
     """
@@ -60,6 +67,7 @@ def make_users(
     new += [f"{STORE}/{name}" for name in in_store if directory.add(STORE, name)]
     directory.write(ACL, acl(grants(directory, services, root)))
     directory.write(PASSWORDS, _password_file(directory))
+    directory.write(SCRIPT, script(directory, services, database))
     return new
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import NamedTuple
 
 from patchbay.errors import SettingsError
+from patchbay.secret_file import read_secret
 from patchbay.settings import BrokerSettings
-
-USER = "{user}"
-"""In ``password_file``: stands for the user name."""
 
 
 class Credentials(NamedTuple):
@@ -30,8 +27,7 @@ def credentials(settings: BrokerSettings, client_id: str) -> Credentials:
     if username is None and (password is not None or settings.password_file is not None):
         username = client_id
     if settings.password_file is not None:
-        path = settings.password_file.replace(USER, username or "")
-        password = _line(path)
+        password = read_secret(settings.password_file, username or "", "[broker] password_file")
     return Credentials(username, password)
 
 
@@ -56,21 +52,10 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _line(path: str) -> str:
-    try:
-        password = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable("password_file", path, error) from error
-    if not password:
-        raise SettingsError(f"[broker] password_file: {path} is empty")
-    return password
-
-
 def _no_passphrase() -> str:
     """OpenSSL would ask at the terminal."""
     return ""
 
 
-def _unusable(key: str, path: str | None, error: Exception) -> SettingsError:
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return SettingsError(f"[broker] {key}: {path}: {why}")
+def _unusable(key: str, path: str | None, error: OSError) -> SettingsError:
+    return SettingsError(f"[broker] {key}: {path}: {error.strerror or error}")

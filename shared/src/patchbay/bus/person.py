@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from patchbay.bus.credentials import USER
 from patchbay.errors import Unavailable
+from patchbay.secret_file import USER
 from patchbay.settings import BrokerSettings
 
 OPERATOR: Final = "operator"

@@ -53,8 +53,9 @@ def users(
     owner: Owners = [],  # noqa: B006
     config: ConfigOption = None,
 ) -> None:
-    """Make passwords for all units, an operator and a viewer; and mosquitto's files of users and
-    rights. What is there stays. Tell a running mosquitto by SIGHUP."""
+    """Make passwords for all units, an operator and a viewer; mosquitto's files of users and
+    rights; and a script that makes the store's users. What is there stays. Tell a running
+    mosquitto by SIGHUP."""
     from patchbay.access.users import Wanted, make_users
     from patchbay.cli.environment import environment, settings
     from patchbay.health import instance_id
@@ -73,7 +74,13 @@ def users(
         removed=tuple(remove),
     )
     directory = _directory(secrets, config, owner)
-    new = make_users(directory, read.services, read.runtime.root_topic, wanted)
+    new = make_users(
+        directory,
+        read.services,
+        wanted,
+        root=read.runtime.root_topic,
+        database=read.store.database,
+    )
     _say(directory, new)
 
 

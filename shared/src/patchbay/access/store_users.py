@@ -1,0 +1,74 @@
+"""The users of MongoDB: one a service, whose role reaches its own collections and those that all
+services share.
+
+    DIR/store/users.js    for mongosh, as the store's administrator; says all passwords
+
+A role is replaced each time, so a collection that is new reaches its service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from patchbay.access.directory import STORE, Directory
+from patchbay.services import DOMAIN, Service
+
+SCRIPT: Final = f"{STORE}/users.js"
+
+SHARED: Final = ("dead", "sources")
+"""Collections of all services: their dead letters, and how far their edges' events have come."""
+
+ACTIONS: Final = ("find", "insert", "update", "remove", "createCollection", "createIndex")
+
+_SCRIPT = """\
+// Made by `patchbay broker users`, for mongosh as an administrator. May run again and again.
+const ours = db.getSiblingDB(%(database)s);
+for (const {role, privileges} of %(roles)s) {
+    const name = ours.getRole(role) ? "updateRole" : "createRole";
+    ours.runCommand({[name]: role, privileges, roles: []}).ok || quit(1);
+}
+for (const {user, pwd, roles} of %(users)s) {
+    const name = ours.getUser(user) ? "updateUser" : "createUser";
+    ours.runCommand({[name]: user, pwd, roles}).ok || quit(1);
+}
+"""
+
+
+def roles(services: Mapping[str, Service], database: str) -> list[dict[str, Any]]:
+    """A role for each service: its name and its privileges, as MongoDB's createRole takes them."""
+    return [
+        {
+            "role": service.name,
+            "privileges": [
+                {"resource": {"db": database, "collection": one}, "actions": list(ACTIONS)}
+                for one in (*service.collections, *SHARED)
+            ],
+        }
+        for service in services.values()
+        if DOMAIN in service.roles
+    ]
+
+
+def users(directory: Directory, services: Mapping[str, Service]) -> list[dict[str, Any]]:
+    """A user for each service, as createUser takes it. Raises SettingsError."""
+    return [
+        {"user": name, "pwd": directory.password(STORE, name), "roles": [name]}
+        for name, service in services.items()
+        if DOMAIN in service.roles
+    ]
+
+
+def script(directory: Directory, services: Mapping[str, Service], database: str) -> str:
+    """What mongosh has to run. Raises SettingsError."""
+    return _SCRIPT % {
+        "database": _json(database),
+        "roles": _json(roles(services, database)),
+        "users": _json(users(directory, services)),
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=4).decode()
