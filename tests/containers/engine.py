@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import docker
 from docker import DockerClient
 from docker.errors import DockerException, ImageNotFound
 from msgspec import Struct
-
-import docker
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("docker.io", "docker-compose", "debootstrap")

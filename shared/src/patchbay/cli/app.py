@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, development, system, watching
+from patchbay.cli import broker, development, store, system, watching
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
@@ -42,6 +42,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     app.add_typer(broker.app, name="broker")
+    app.add_typer(store.app, name="store")
     named = next((word for word in argv if not word.startswith("-")), None)
     ours = {one.name or _name(one.callback) for one in app.registered_commands}
     if named in ours | {group.name for group in app.registered_groups}:
