@@ -33,9 +33,9 @@ RUN if [ -n "${GPIO}" ]; then \
         /build/bin/pip --python /opt/patchbay/bin/python install --quiet "${GPIO}"; \
     fi
 COPY --from=pinned /source /source
-RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels \
+RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /dist \
         /source/shared /source/svc-* && \
-    /build/bin/pip --python /opt/patchbay/bin/python install --quiet --no-deps --no-index /wheels/*.whl
+    /build/bin/pip --python /opt/patchbay/bin/python install --quiet --no-deps --no-index /dist/*.whl
 
 
 FROM ${BASE_IMAGE}
@@ -45,7 +45,7 @@ RUN if python3 -m pip --version >/dev/null 2>&1; then \
         python3 -m pip uninstall --quiet --yes --root-user-action=ignore setuptools wheel pip; \
     fi && \
     mkdir -p /var/lib/patchbay/units /run/patchbay && \
-    chmod 1777 /var/lib/patchbay /var/lib/patchbay/units
+    chmod 1777 /var/lib/patchbay /var/lib/patchbay/units /run/patchbay
 COPY --from=install /opt/patchbay /opt/patchbay
 ENV PATH=/opt/patchbay/bin:$PATH \
     PATCHBAY_RUNTIME__STATE_DIR=/var/lib/patchbay \
