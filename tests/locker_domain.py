@@ -33,7 +33,7 @@ from patchbay_locker.store import BOARDS, LockerStore
 DOMAIN = "locker-domain-test"
 EDGE = "locker-edge-test"
 TOPICS = Topics()
-ANSWERS = f"{TOPICS.root}/answers"
+ANSWERS = TOPICS.reply("people")
 ASK_TIMEOUT_S = 30.0
 BOOT = 1_700_000_000
 GROUPS = [f"{row:08b}" for row in (0x5B, 0xFF, 0xB7, 0xFF, 0x9F, 0xFF, 0xB7, 0xFF)]
@@ -45,7 +45,7 @@ class Ears:
 
     def __init__(self, bus: Bus) -> None:
         self.messages: list[Message] = []
-        for part in ("locker", "dead", "status", "answers"):
+        for part in ("locker", "dead", "status", "reply"):
             bus.listen(f"{TOPICS.root}/{part}/#", self._hear)
 
     def _hear(self, message: Message) -> None:

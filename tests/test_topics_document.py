@@ -297,3 +297,32 @@ def test_every_message_that_is_named_is_there(service: str) -> None:
     rows = [*topics_of(service).rows, *commands_of(service).rows]
     types = MESSAGES[f"Messages of the {service}"]
     assert {row["message"] for row in rows} - set(types) <= {"rejected", "online or offline"}
+
+
+def roles_in(cell: str, service: str) -> set[str]:
+    """The units that a cell of the page names: ``locker.edge`` is ``edge``."""
+    return set(re.findall(rf"\b{service}\.([a-z-]+)", cell))
+
+
+def pattern_of(cell: str) -> str:
+    """The filter, below the root, of a topic on the page."""
+    return re.sub(r"[a-z-]*<[a-z]+>", "+", cell.strip("`").partition("/")[2])
+
+
+@every_service
+def test_the_rights_of_a_service_are_what_the_page_says(service: str) -> None:
+    """Complete, and no wider: the broker's rules are made of them."""
+    rights = discover()[service].rights
+    rows = [
+        (pattern_of(row["topic"]), row["published by"], row["read by"])
+        for row in topics_of(service).rows
+    ]
+    for role, right in rights.items():
+        batches = {f"{service}/<instance>/event/batch"} if role != "domain" else set()
+        published = {one for one, by, _ in rows if role in roles_in(by, service)}
+        assert set(right.publish) - batches == published, role
+        read = {one for one, _, by in rows if role in roles_in(by, service)}
+        asked = {f"{service}/+/event/batch", f"{service}/+/cmd/+", f"{service}/queue/cmd/+"}
+        assert set(right.subscribe) - asked <= read, role
+        for one in read:
+            assert any(matches(have, one.replace("+", "x")) for have in right.subscribe), one

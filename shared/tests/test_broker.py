@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,3 +132,42 @@ def test_every_placeholder_of_the_configuration_is_filled_in(tmp_path: Path) -> 
 def test_a_missing_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no broker configuration at .*nowhere\.conf"):
         broker.prepare(tmp_path, 1884, template=tmp_path / "nowhere.conf")
+
+
+def test_the_templates_are_installed_with_the_package(tmp_path: Path) -> None:
+    """Where only a wheel is, as on a Pi and in an image."""
+    root = Path(__file__).resolve().parents[2]
+    builder = (
+        "from flit_core.buildapi import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+    )
+    built = subprocess.run(
+        [sys.executable, "-c", builder, str(tmp_path)],
+        cwd=root / "shared",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    with zipfile.ZipFile(tmp_path / built.stdout.split()[-1]) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    program = (
+        "import pathlib, sys; from patchbay import broker;"
+        "print(broker.__file__); broker.prepare(pathlib.Path(sys.argv[1]), 1883)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "state")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ran.stdout.startswith(str(tmp_path / "installed"))
+    assert "listener 1883 127.0.0.1" in (tmp_path / "state/mosquitto.conf").read_text()
+
+
+def test_the_pages_of_the_broker_show_the_files_that_are_installed() -> None:
+    root = Path(__file__).resolve().parents[2]
+    for template in broker.TEMPLATES.glob("*.conf"):
+        assert (root / "broker" / template.name).resolve() == template

@@ -8,9 +8,14 @@ from patchbay import __version__
 from patchbay.cli.app import build, run
 from patchbay.services import discover
 
+OURS = {"broker"}
+
 
 def groups(*argv: str) -> set[str | None]:
-    return {group.name for group in build(argv).registered_groups}
+    """The groups of services."""
+    found = {group.name for group in build(argv).registered_groups}
+    assert found >= OURS
+    return found - OURS
 
 
 def test_help_knows_the_group_of_each_service() -> None:
@@ -19,6 +24,7 @@ def test_help_knows_the_group_of_each_service() -> None:
 
 def test_a_command_of_ours_loads_no_service() -> None:
     assert groups("status", "--json") == set()
+    assert groups("broker", "users") == set()
 
 
 def test_a_group_loads_its_own_service_only() -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from patchbay.bus import Bus, Commands, Request
+from patchbay.bus import Bus, Commands, Message, Request
 from patchbay.bus.commands import Command
 from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import encode
@@ -163,3 +163,25 @@ async def test_a_moving_command_that_was_queued_is_refused(
     await until(lambda: len(rejected) == 1)
     assert json.loads(rejected[0].payload)["data"]["code"] == "too_late"
     assert cells.requests == []
+
+
+@pytest.mark.parametrize(
+    "topic", ["patchbay/locker/7/desired", "patchbay/reply", "patchbay/reply/x/y"]
+)
+async def test_an_answer_never_goes_to_a_topic_of_ours_that_is_no_reply_topic(
+    cells: Cells, make_bus: MakeBus, topic: str
+) -> None:
+    """Who may ask, and no more, would publish there by the hand of one who may."""
+    client, seen = make_bus("cli"), Seen()
+    client.subscribe("patchbay/#", seen.take)
+    client.start()
+    await client.wait_connected(5)
+    await client.publish("patchbay/locker/7/cmd/open", b"{}", response_topic=topic)
+
+    def refused() -> list[Message]:
+        return [one for one in seen if one.topic == "patchbay/locker/7/event/rejected"]
+
+    await until(refused)
+    assert b"answers go to patchbay/reply/<client>" in refused()[0].payload
+    assert cells.requests == []
+    assert topic not in {one.topic for one in seen}

@@ -92,3 +92,17 @@ def test_the_store_listens_on_loopback_only(tmp_path: Path) -> None:
     argv = embedded.command(tmp_path, 27017, "64M")
     assert argv[argv.index("--host") + 1] == "127.0.0.1"
     assert argv[argv.index("--cache-size") + 1] == "64M"
+
+
+async def test_what_lies_where_it_is_started_says_nothing_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secantusd.toml").write_text('host = "127.0.0.77"\nport = 1\nauth = true\n')
+    monkeypatch.chdir(tmp_path)
+    part = store_part(tmp_path / "store")
+    part.start()
+    try:
+        async with connect(part) as client:
+            await collection(client).insert_one({"_id": 1})
+    finally:
+        part.stop()

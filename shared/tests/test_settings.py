@@ -168,3 +168,19 @@ def test_a_root_topic_that_would_break_the_grammar_is_refused(root: str) -> None
     assert complaint(PATCHBAY_RUNTIME__ROOT_TOPIC=root).startswith(
         "PATCHBAY_RUNTIME__ROOT_TOPIC: expected str matching regex"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[broker]\npassword = 'a'\npassword_file = 'b'\n",
+            "[broker]: password and password_file: give one of them",
+        ),
+        ("[broker]\nca_file = 'ca.crt'\n", "[broker]: ca_file, cert_file: they mean nothing"),
+        ("[broker]\ntls = true\nkey_file = 'a'\n", "[broker]: key_file: its certificate is"),
+        ("[store]\nusername = 'locker'\n", "[store]: username and password_file: give both"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_named(text: str, said: str) -> None:
+    assert complaint(text).startswith(said)

@@ -123,7 +123,7 @@ class Peer(asyncio.Protocol):
         self._transport = transport
         self._fd = transport.get_extra_info("socket").fileno()
         self._heard_at = self._loop.time()
-        self.address = _address(transport.get_extra_info("peername"))
+        self.address = peer_address(transport.get_extra_info("peername"))
         self._session = self._server.admit(self)
 
     def data_received(self, data: bytes) -> None:
@@ -226,9 +226,7 @@ class Server:
                 reuse_address=True,
             )
         except OSError as error:
-            raise Unavailable(
-                f"cannot listen on {self._host}:{self._port}: {_reason(error)}"
-            ) from error
+            raise Unavailable(why_not_listening(self._host, self._port, error)) from error
         self._sweeper = asyncio.create_task(self._sweep(), name=f"sweeper of port {self.port}")
         self._log.info("listening", host=self._host, port=self.port)
 
@@ -354,14 +352,20 @@ class Server:
                     peer.close()
 
 
-def _address(name: object) -> str:
+def peer_address(name: object) -> str:
+    """A socket's name as people write it: ``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
     match name:
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unknown"  # it was gone before we could ask
 
 
-def _reason(error: OSError) -> str:
+def why_not_listening(host: str, port: int, error: OSError) -> str:
+    """One line for the person who wanted to listen there."""
     if error.errno == errno.EADDRINUSE:
-        return "the port is in use"
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        reason = "the port is in use"
+    elif error.errno and error.errno > 0:
+        reason = os.strerror(error.errno)
+    else:
+        reason = str(error)
+    return f"cannot listen on {host}:{port}: {reason}"

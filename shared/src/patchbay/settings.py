@@ -109,7 +109,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Messages that the broker may send us before we acknowledge; it bounds what waits here."""
 
     max_packet_size: Annotated[int, Meta(ge=1024, le=268_435_455)] = 262_144
-    """The largest packet, both ways: twice an outbox batch, and what our mosquitto.conf takes."""
+    """The largest packet, both ways: twice an outbox batch, and what our mosquitto takes."""
 
     session_expiry_s: Annotated[int, Meta(ge=0, le=4_294_967_295)] = 86_400
     """How long the broker keeps a durable session for a service that is away: a day, to fix it."""

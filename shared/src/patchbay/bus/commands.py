@@ -21,7 +21,7 @@ from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected, TooLarge, Unavailable
 from patchbay.messages import answer, decode, event_type, new_event, new_id, refusal
-from patchbay.topics import shared
+from patchbay.topics import matches, shared
 
 MOVING_EXPIRY_S = 30.0
 """A command that moves something and could not act for so long is refused: nobody stands there any
@@ -86,7 +86,14 @@ class Commands:
             if message.response_topic:
                 await self._reply(message, answer(fields))
 
+    def _may_answer(self, topic: str) -> bool:
+        """Not on another topic of ours: who may only ask could publish there by our hand."""
+        topics = self._bus.topics
+        return matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)
+
     async def _execute(self, message: Message, device: str, name: str) -> dict[str, Any]:
+        if not self._may_answer(message.response_topic):
+            raise Rejected("bad_request", f"answers go to {self._bus.topics.reply('<client>')}")
         command = self._table.get(name)
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
@@ -101,7 +108,7 @@ class Commands:
         return await command.handle(Request(device, name, identity, again), value)
 
     async def _refuse(self, message: Message, device: str, name: str, error: Rejected) -> None:
-        if message.response_topic:
+        if message.response_topic and self._may_answer(message.response_topic):
             await self._reply(message, refusal(error))
             return
         self._bus.post(

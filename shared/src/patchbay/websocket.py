@@ -1,0 +1,307 @@
+"""The WebSocket server behind every edge that browsers, GUIs or dashboards connect to.
+
+    GET /path                 a page, if there is one of that path
+    GET /path, Upgrade        Client + Session
+    text or binary message -> Session.received(message)
+    Session -> Client.send(message) -> kernel      never waits
+
+As `patchbay.net` does for TCP, a `WebSocketServer` makes one `Session` for each connection and owns
+its limits. A client that does not read is dropped when too much waits for it, and holds nobody up.
+The protocol itself (RFC 6455) is the websockets library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.typing import Origin
+
+from patchbay.errors import Unavailable
+from patchbay.log import Logger
+from patchbay.net import peer_address, why_not_listening
+
+GOING_AWAY: Final = 1001
+INTERNAL_ERROR: Final = 1011
+
+STOP_GRACE_S: Final = 0.4
+"""How long `WebSocketServer.stop` waits for clients to close, too."""
+
+CLOSE_TIMEOUT_S: Final = 2.0
+"""How long a client may take to answer our close before the connection is cut."""
+
+_LIBRARY = logging.getLogger("patchbay.websocket.library")
+_LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
+
+
+class Session(Protocol):
+    """What an edge does with one client. Both are called in the loop and must not block."""
+
+    def received(self, message: str | bytes) -> None:
+        """A whole message came: text, or bytes. An exception closes this connection (1011)."""
+
+    def lost(self) -> None:
+        """The connection is gone, whoever ended it. Called once; nothing is received after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server puts up with. Times are seconds, sizes bytes."""
+
+    max_connections: int = 1000
+    """One more is answered with 503."""
+    max_message_bytes: int = 65_536
+    """A longer message closes the connection with 1009."""
+    write_buffer_bytes: int = 262_144
+    """A client that lets more than this wait is dropped: it does not read what we send."""
+    open_timeout_s: float = 10.0
+    """From the connection to the end of its handshake; who says nothing is closed then."""
+    ping_interval_s: float = 20.0
+    """A ping this often keeps connections open through routers."""
+    ping_timeout_s: float = 20.0
+    """A client that does not answer a ping for so long is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a plain GET of one path answers."""
+
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Client:
+    """The other end of one connection, as its `Session` sees it."""
+
+    __slots__ = ("_closed", "_connection", "_server", "address", "origin", "path")
+
+    def __init__(self, server: WebSocketServer, connection: ServerConnection) -> None:
+        self._server = server
+        self._connection = connection
+        self._closed = False
+        self.address = peer_address(connection.remote_address)
+        """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
+        request = connection.request
+        self.path = "/" if request is None else request.path
+        """The path and query that it asked for."""
+        self.origin = None if request is None else request.headers.get("Origin")
+        """The page that it comes from, as a browser says it."""
+
+    @property
+    def closing(self) -> bool:
+        """Nothing more will be received, and what is sent now goes nowhere."""
+        return self._closed or self._connection.protocol.state is not State.OPEN
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message, in order: text as a text frame, bytes as a binary one. Never waits."""
+        if not self.closing:
+            broadcast((self._connection,), message)
+            self._server.look_at(self)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Receive nothing more; what was sent still drains. Harmless when said twice."""
+        if not self.closing:
+            self._closed = True
+            self._server.keep(self._connection.close(code, reason))
+
+    def abort(self) -> None:
+        """Cut the connection; what was not sent is thrown away."""
+        self._closed = True
+        self._connection.transport.abort()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was sent and the kernel has not taken yet."""
+        return self._connection.transport.get_write_buffer_size()
+
+
+class WebSocketServer:
+    """Listens on one port and gives each connection a session. Use it as a context manager.
+
+    ``pages`` answers a plain GET by its path. ``origins``: whose pages may connect; None: any.
+    """
+
+    def __init__(
+        self,
+        make_session: Callable[[Client], Session],
+        *,
+        host: str,
+        port: int,
+        limits: Limits,
+        log: Logger,
+        pages: Mapping[str, Page] | None = None,
+        origins: Sequence[str] | None = None,
+    ) -> None:
+        self._make_session = make_session
+        self._host = host
+        self._port = port
+        self.limits = limits
+        self._log = log
+        self._pages = dict(pages or {})
+        self._origins = None if origins is None else [Origin(one) for one in origins]
+        self._server: Server | None = None
+        self._clients: set[Client] = set()
+        self._farewells: set[asyncio.Task[None]] = set()
+        self.refused = 0
+        """Connections that there was no room for."""
+        self.dropped = 0
+        """Clients that did not read."""
+        self.crashes = 0
+        """Sessions that raised."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises Unavailable with one clear line if the port cannot be had."""
+        limits = self.limits
+        try:
+            self._server = await serve(
+                self._serve,
+                self._host,
+                self._port,
+                process_request=self._answer,
+                origins=self._origins,
+                compression=None,  # messages are small
+                open_timeout=limits.open_timeout_s,
+                ping_interval=limits.ping_interval_s,
+                ping_timeout=limits.ping_timeout_s,
+                close_timeout=CLOSE_TIMEOUT_S,
+                max_size=limits.max_message_bytes,
+                server_header=None,
+                logger=_LIBRARY,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise Unavailable(why_not_listening(self._host, self._port, error)) from error
+        self._log.info("listening", host=self._host, port=self.port)
+
+    async def stop(self) -> None:
+        """Accept nothing more and close every client with 1001. Takes less than a second."""
+        if self._server is None:
+            return
+        self._server.close(code=GOING_AWAY)
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                await self._server.wait_closed()
+        except TimeoutError:
+            for client in list(self._clients):
+                client.abort()
+            # Who has not finished a handshake is not ours to cut; the process ends them.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_GRACE_S):
+                    await self._server.wait_closed()
+        self._server = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on: the real one when it was asked for 0."""
+        if self._server is None or not self._server.sockets:
+            return self._port
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return len(self._clients)
+
+    def broadcast(self, message: str | bytes, clients: Iterable[Client] | None = None) -> None:
+        """Send one message to all clients, or to these: made once, written to each."""
+        to = [one for one in (self._clients if clients is None else clients) if not one.closing]
+        broadcast([one._connection for one in to], message)
+        for client in to:
+            self.look_at(client)
+
+    # What clients ask
+
+    def look_at(self, client: Client) -> None:
+        """Drop the client if too much waits for it."""
+        if client.waiting_bytes > self.limits.write_buffer_bytes:
+            self.dropped += 1
+            self._log.warning("client dropped: it does not read", peer=client.address)
+            client.abort()
+
+    def keep(self, farewell: Coroutine[Any, Any, None]) -> None:
+        """See a close through."""
+        task = asyncio.create_task(farewell)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    # Details
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The answer to what is no WebSocket; None: go on with the handshake."""
+        if request.headers.get("Upgrade") is None:
+            page = self._pages.get(request.path.partition("?")[0])
+            if page is not None:
+                return _response(HTTPStatus.OK, page)
+            if self._pages:
+                return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.")
+            return _refusal(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket.")
+        if len(self._clients) >= self.limits.max_connections:
+            self.refused += 1
+            self._log.warning("connection refused: too many", all=self.refused)
+            return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections.")
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        client = Client(self, connection)
+        self._clients.add(client)
+        session: Session | None = None
+        try:
+            session = self._make_session(client)
+            async for message in connection:
+                if client.closing:
+                    break
+                session.received(message)
+        except ConnectionClosed:
+            pass  # without a farewell, or after nonsense: the library has answered
+        except Exception as error:  # the outermost frame: a session's mistake ends its own client
+            self.crashes += 1
+            self._log.error("session failed", peer=client.address, exc_info=error)
+            await connection.close(INTERNAL_ERROR)
+        finally:
+            self._clients.discard(client)
+            if session is not None:
+                session.lost()
+
+
+def _response(status: HTTPStatus, page: Page) -> Response:
+    headers = Headers(
+        {
+            "Content-Type": page.content_type,
+            "Content-Length": str(len(page.body)),
+            "Cache-Control": "no-cache",
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "close",
+            **page.headers,
+        }
+    )
+    return Response(status.value, status.phrase, headers, page.body)
+
+
+def _refusal(status: HTTPStatus, text: str) -> Response:
+    headers = {"Upgrade": "websocket"} if status is HTTPStatus.UPGRADE_REQUIRED else {}
+    return _response(status, Page("text/plain; charset=utf-8", f"{text}\n".encode(), headers))
