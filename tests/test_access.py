@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from patchbay.access.certificates import Authority
 from patchbay.access.directory import Directory
 from patchbay.access.rights import Grant
+from patchbay.access.users import Wanted, make_users
 from patchbay.bus import Bus, Message
 from patchbay.errors import Rejected
 from patchbay.services import discover
@@ -235,3 +238,43 @@ def test_the_c_clients_get_in_with_the_same_files(secure: SecureBroker) -> None:
     refused = subprocess.run(bad, timeout=WAIT_S, check=False, capture_output=True)
     assert refused.returncode != 0
     assert b"Not authorized" in refused.stderr
+
+
+async def test_mosquitto_takes_over_who_is_new_and_who_is_gone_when_it_is_told(
+    tmp_path: Path,
+) -> None:
+    broker = SecureBroker(tmp_path)
+    broker.start()
+    try:
+        async with broker.bus("viewer") as gone:
+            await gone.wait_connected(WAIT_S)
+            wanted = Wanted(instances=("locker-edge-pi2",), removed=("viewer",))
+            make_users(broker.secrets, broker.services, wanted)
+            os.kill(broker.pid, signal.SIGHUP)
+            async with broker.bus("locker-edge-pi2") as new:
+                await new.wait_connected(WAIT_S)
+                assert await new.publish("patchbay/locker/1/event/report", b"") in (0, 0x10)
+            await until(lambda: not gone.connected, WAIT_S)
+    finally:
+        broker.stop()
+
+
+async def test_a_member_of_a_group_is_sent_what_it_may_read_and_nothing_else(
+    secure: SecureBroker,
+) -> None:
+    """Replicas of the allocator's domain share their subscriptions."""
+    seen: list[str] = []
+
+    def hear(message: Message) -> None:
+        message.ack()
+        seen.append(message.topic)
+
+    bus, tester = secure.bus("allocator-domain-test"), secure.bus(TESTER)
+    bus.listen("$share/replicas/patchbay/allocator/+/event/+", hear)
+    async with bus, tester:
+        await bus.wait_connected(WAIT_S)
+        await tester.wait_connected(WAIT_S)
+        for name in ("changed", "requested"):
+            await tester.publish(f"patchbay/allocator/x/event/{name}", b"")
+        await until(lambda: seen, WAIT_S)
+    assert seen == ["patchbay/allocator/x/event/requested"]

@@ -11,7 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import Struct
+from prometheus_client import CollectorRegistry
 
+from patchbay.metrics.collector import UnitCollector
+from patchbay.metrics.meter import Counters
 from patchbay.services import discover, resolve
 from patchbay.settings import BrokerSettings, Config, RuntimeSettings, StoreSettings
 from tests.pages import ROOT, default, kind, tables
@@ -127,3 +130,17 @@ def test_a_link_inside_the_repository_leads_somewhere(page: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
     assert [target for target in targets if not (ROOT / page.parent / target).exists()] == []
+
+
+def test_the_page_of_metrics_has_every_number_as_it_is() -> None:
+    registry = CollectorRegistry()
+    Counters(registry)
+    registry.register(UnitCollector([]))
+    found = []
+    for family in registry.collect():
+        suffix = "_total" if family.type == "counter" else ""
+        found.append((family.name + suffix, family.type))
+    (table,) = [one for one in tables("docs/metrics.md") if one.heading == "Names"]
+    documented = [(row["metric"].strip("`"), row["type"]) for row in table.rows]
+    assert sorted(documented) == sorted(found)
+    assert all(table.column("meaning"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import subprocess
 from collections.abc import Iterator
@@ -122,3 +123,30 @@ async def test_a_broker_that_asks_for_a_certificate_is_shown_one(strict: tuple[P
     async with Bus(settings, client_id="ann", topics=Topics(), announce=False) as bus:
         await bus.wait_connected(20)
         assert await bus.publish("patchbay/x/y/state", b"") in (0, 0x10)
+
+
+async def test_a_password_file_that_comes_later_is_waited_for(
+    mosquitto: Part, tmp_path: Path
+) -> None:
+    """Set-up may still be at it when a container starts."""
+    file = tmp_path / "password"
+    settings = BrokerSettings(
+        port=mosquitto.port, password_file=str(file), backoff_initial_s=0.05, backoff_max_s=0.1
+    )
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    class Listener:
+        def warning(self, _event: str, **fields: object) -> None:
+            if not refused.done():
+                refused.set_result(str(fields["why"]))
+
+        def info(self, _event: str, **_fields: object) -> None:
+            """Connected."""
+
+    bus = Bus(settings, client_id="ann", topics=Topics(), announce=False)
+    bus.log = Listener()
+    async with bus:
+        why = await asyncio.wait_for(refused, 20)
+        assert why == f"[broker] password_file: {file}: No such file or directory"
+        file.write_text("secret")
+        await bus.wait_connected(20)

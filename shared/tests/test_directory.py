@@ -98,6 +98,17 @@ def test_an_owner_is_given_also_to_what_was_there_before(tmp_path: Path) -> None
     assert (tmp_path / "units/locker-edge-pi1").stat().st_uid == 10001
 
 
+def test_a_file_that_is_written_again_stays_whose_it_was(tmp_path: Path) -> None:
+    """mosquitto reads its files again at SIGHUP, as its own user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    Directory(tmp_path, {"mosquitto": Owner(1883, 1883)}).write("mosquitto/acl", "one")
+    Directory(tmp_path).write("mosquitto/acl", "two")
+    found = (tmp_path / "mosquitto/acl").stat()
+    assert (found.st_uid, found.st_gid) == (1883, 1883)
+    assert Directory(tmp_path).read("mosquitto/acl") == "two"
+
+
 @pytest.mark.parametrize(
     ("text", "owner"),
     [("10001", (10001, 10001)), ("10001:5", (10001, 5)), ("root", (0, 0))],

@@ -117,3 +117,20 @@ def test_any_free_port_is_neither_checked_nor_told() -> None:
 
 def test_supervised_processes_end_with_their_parent() -> None:
     assert all("--supervised" in program.command for program in plan().programs)
+
+
+def test_each_unit_has_a_port_for_its_numbers_and_without_one_there_is_none() -> None:
+    made = plan(RUNTIME__METRICS_PORT="9100", RUNTIME__PORT_OFFSET="10000")
+    found = {port.name: port.number for port in made.ports if port.name.endswith("metrics")}
+    assert found == {
+        "lantern.api metrics": 19100,
+        "lantern.domain metrics": 19101,
+        "mesh.uart metrics": 19102,
+    }
+    commands = [unit.command[-3:] for unit in made.units]
+    assert commands[1] == ["--metrics-port", "9101", "--supervised"]
+    assert made.addresses["mesh.uart metrics"] == "127.0.0.1:19102"
+    for none in ({}, {"RUNTIME__METRICS_PORT": "0"}):
+        made = plan(**none)
+        assert not any("metrics" in address for address in made.addresses)
+        assert not any("--metrics-port" in unit.command for unit in made.units)

@@ -59,6 +59,13 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     log_format: Literal["auto", "console", "json"] = "auto"
     """``auto``: for people on a terminal, JSON lines otherwise, since then a program reads them."""
 
+    metrics_port: Port | None = None
+    """Where each process answers Prometheus (``/metrics``). None: nowhere, and nothing is counted.
+    `up` gives its units this port and those after it."""
+
+    metrics_host: str = "127.0.0.1"
+    """The address to answer it on. What is said there is no secret, and asks for no password."""
+
 
 class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every key of ``[broker]``. Sizes are bytes, times are seconds."""

@@ -63,7 +63,8 @@ class Owner(NamedTuple):
 
 class Directory:
     """Writes and reads its files. ``owners``: file or directory in it, ``units/locker-edge-pi1`` or
-    ``mosquitto`` -> who owns it; others belong to us. Every method raises SettingsError."""
+    ``mosquitto`` -> who owns it. Others stay whose they are; new ones belong to us. Every method
+    raises SettingsError."""
 
     def __init__(self, path: Path, owners: Mapping[str, Owner] | None = None) -> None:
         self.path = path.resolve()
@@ -130,7 +131,7 @@ class Directory:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
-            self._belongs(fresh, mode, file)
+            self._belongs(fresh, mode, file, _owner_of(path))
             fresh.replace(path)
         except OSError as error:
             raise _failed(path, error) from error
@@ -140,14 +141,23 @@ class Directory:
         for one in {self.path, place}:
             one.chmod(PASSAGE)
 
-    def _belongs(self, path: Path, mode: int, file: str) -> None:
-        owner = self._owners.get(file) or self._owners.get(file.partition("/")[0])
+    def _belongs(self, path: Path, mode: int, file: str, before: Owner | None = None) -> None:
+        owner = self._owners.get(file) or self._owners.get(file.partition("/")[0]) or before
         try:
             path.chmod(mode)
             if owner is not None:
                 os.chown(path, *owner)
         except OSError as error:
             raise _failed(path, error) from error
+
+
+def _owner_of(path: Path) -> Owner | None:
+    """Who owns a file that is there, if that is not us."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return Owner(found.st_uid, found.st_gid) if found.st_uid != os.geteuid() else None
 
 
 def _failed(path: Path, error: Exception) -> SettingsError:

@@ -27,6 +27,7 @@ from paho.mqtt.properties import Properties
 from patchbay.bus.connection import Connection, OnAck, Will
 from patchbay.bus.letters import DeadLetters
 from patchbay.bus.message import Message
+from patchbay.bus.meter import Backlog, Meter
 from patchbay.bus.requests import Requests
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
@@ -69,6 +70,7 @@ class Bus:
         durable: bool = False,
         announce: bool = True,
         port: int | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.settings = settings
         self.client_id = client_id
@@ -85,6 +87,9 @@ class Bus:
         self._routes: dict[str, Subscription | None] = {}
         self._hooks: list[Hook] = []
         self._kept: dict[str, bytes] = {}
+        self.backlogs: list[Backlog] = []
+        """What waits to be sent here: each outbox puts itself in."""
+        self._meter = meter
         self._letters = DeadLetters(client_id, settings.dead_letter_queue)
         self._requests: Requests | None = None
         self._ready = False
@@ -229,6 +234,22 @@ class Bus:
                 self._poison(message, error)
                 message.ack()
 
+    def _measured(self, message: Message) -> None:
+        """`_received`, when somebody measures it."""
+        meter, topic = self._meter, message.topic
+        acknowledge = message.acknowledge
+        if meter is not None:
+            meter.received(topic)
+            if acknowledge is not None:
+
+                def acknowledged() -> None:
+                    acknowledge()
+                    took_s = asyncio.get_running_loop().time() - message.received_at
+                    meter.handled(topic, took_s)
+
+                message.acknowledge = acknowledged
+        self._received(message)
+
     def _poison(self, message: Message, error: Exception) -> None:
         """A handler cannot handle this message: set it aside with the reason."""
         self.log.error("message set aside", topic=message.topic, error=repr(error), exc_info=error)
@@ -308,7 +329,7 @@ class Bus:
         what it must not does so again and again."""
         if topic not in self._forbidden and len(self._forbidden) < FORBIDDEN_LIMIT:
             self._forbidden.add(topic)
-            self.log.error("the broker refuses what we publish", topic=topic, why=why)
+            self.log.warning("the broker refuses what we publish", topic=topic, why=why)
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish a retained message now and after each CONNACK. ``b""`` clears and forgets it."""
@@ -348,7 +369,11 @@ class Bus:
         said = ""
         while True:
             connection = Connection(
-                self.settings, self.client_id, self._received, self._not_allowed
+                self.settings,
+                self.client_id,
+                self._received if self._meter is None else self._measured,
+                self._not_allowed,
+                self._meter,
             )
             try:
                 await self._open(connection)

@@ -24,6 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from patchbay.bus.credentials import credentials, tls_context
 from patchbay.bus.message import Message
+from patchbay.bus.meter import Meter
 from patchbay.bus.pipe import Pipe
 from patchbay.errors import SettingsError, TooLarge, Unavailable
 from patchbay.settings import BrokerSettings
@@ -78,11 +79,13 @@ class Connection(asyncio.Protocol):
         client_id: str,
         on_message: Callable[[Message], None],
         on_refusal: Callable[[str, str], None],
+        meter: Meter | None = None,
     ) -> None:
         self._settings = settings
         self._client_id = client_id
         self._on_message = on_message
         self._on_refusal = on_refusal
+        self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(self._loop)
         self._client = _Paho(client_id, self._pipe)
@@ -183,6 +186,8 @@ class Connection(asyncio.Protocol):
 
     def _send(self, outgoing: _Outgoing) -> None:
         on_ack = outgoing.on_ack
+        if self._meter is not None:
+            self._meter.sent(outgoing.topic)
         info = self._client.publish(*outgoing[:5])
         if self.ended.done():  # the write has found it broken: what was waiting is settled already
             if on_ack is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, development, store, system, watching
+from patchbay.cli import broker, development, install, store, system, watching
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
@@ -39,6 +39,8 @@ def build(argv: Sequence[str]) -> typer.Typer:
         app.command()(command)
     app.command()(watching.watch)
     app.command(context_settings=_PASS_ON, add_help_option=False)(system.health)
+    app.command()(install.install_service)
+    app.command()(install.supervisor_conf)
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     app.add_typer(broker.app, name="broker")
@@ -55,7 +57,8 @@ def build(argv: Sequence[str]) -> typer.Typer:
 
 
 def _name(function: object) -> str:
-    return getattr(function, "__name__", "")
+    """What typer calls the command of a function."""
+    return getattr(function, "__name__", "").replace("_", "-")
 
 
 def _say_version(wanted: bool) -> None:

@@ -133,6 +133,39 @@ def conf(
     print(path)
 
 
+@app.command()
+def bridge(
+    instance: Annotated[str, typer.Argument(metavar="ID", help="The unit: locker-edge-pi1.")],
+    secrets: Secrets = None,
+    host: Annotated[
+        str, typer.Option(metavar="NAME", help="The broker, as its certificate calls it.")
+    ] = "localhost",
+    port: Annotated[int, typer.Option(help="Its port with TLS.")] = 8883,
+    ca_file: Annotated[Path, typer.Option(metavar="FILE", help="Where the Pi has ca.crt.")] = Path(
+        "/etc/patchbay/ca.crt"
+    ),
+    config: ConfigOption = None,
+) -> None:
+    """Print what a mosquitto beside a unit needs to hand on what it says. It has the password."""
+    from patchbay.access import bridge as bridges
+    from patchbay.access.directory import UNITS
+    from patchbay.cli.environment import environment, settings
+
+    read = settings(environment(None, config))
+    directory = _directory(secrets, config, [])
+    text = bridges.bridge(
+        instance,
+        directory.names(UNITS),
+        read.services,
+        root=read.runtime.root_topic,
+        host=host,
+        port=port,
+        ca_file=ca_file,
+        password=directory.password(UNITS, instance),
+    )
+    print(text, end="")
+
+
 def _directory(secrets: Path | None, config: Path | None, owners: list[str]) -> Directory:
     from patchbay.access.directory import UNITS, Directory, Owner
     from patchbay.access.rights import is_unit

@@ -162,6 +162,11 @@ class Journal:
         )
         return [Row(*row) for row in cursor]
 
+    def oldest(self) -> str | None:
+        """The time of the oldest event; None if there is none."""
+        found = self._db.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
+        return None if found is None else found[0]
+
     def notes(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """The notes whose names begin with ``prefix``, without it."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -90,6 +90,7 @@ class Outbox:
         if not self._disk_ok:
             self._log.error("outbox full: no room on its disk")
         self._loop = asyncio.get_running_loop()
+        bus.backlogs.append(self)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -106,6 +107,7 @@ class Outbox:
             if timer is not None:
                 timer.cancel()
         self._commit()
+        self._bus.backlogs.remove(self)
         self._journal.close()
 
     @property
@@ -117,6 +119,10 @@ class Outbox:
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
         return self._sender.waiting + len(self._rows)
+
+    def oldest(self) -> str | None:
+        """The time (RFC 3339) of the oldest event in the file; None if there is none."""
+        return self._journal.oldest()
 
     @property
     def full(self) -> bool:

@@ -18,6 +18,7 @@ ANY: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  these are compared,
 
 BROKER: Final = "broker"
 STORE: Final = "store"
+METRICS_KEY: Final = "[runtime] metrics_port"
 
 
 class Program(Struct, frozen=True):
@@ -88,9 +89,19 @@ def make_plan(config: Config, state: Path, only: Iterable[str] = ()) -> Plan:
         for port in _ports(config, service):
             ports.append(port)
             addresses[port.name] = port.address
+    names = [f"{service.name}.{role}" for service in selected for role in service.roles]
+    programs = []
+    for number, name in enumerate(names):
+        metrics = _metrics_port(config, number)
+        programs.append(_unit(name, metrics))
+        if metrics:
+            host = config.runtime.metrics_host
+            port = Port(f"{name} metrics", METRICS_KEY, host, config.port(metrics))
+            ports.append(port)
+            addresses[port.name] = port.address
     return Plan(
         infrastructure=infrastructure,
-        units=[_unit(f"{service.name}.{role}") for service in selected for role in service.roles],
+        units=programs,
         demos=[_demo(service) for service in selected if config.runtime.demo and service.demo],
         ports=ports,
         addresses=addresses,
@@ -132,8 +143,16 @@ def _store(state: Path, port: int, cache_size: str) -> Program:
     return Program(STORE, _python("patchbay.embedded", *where, "--supervised"))
 
 
-def _unit(name: str) -> Program:
-    return Program(name, _python("patchbay.runtime", name, "--supervised"), unit=True)
+def _metrics_port(config: Config, number: int) -> int | None:
+    """What the unit with this number has as its port for metrics, before the offset: one each.
+    Any free one (0) stays that, and nobody is told."""
+    first = config.runtime.metrics_port
+    return first and first + number
+
+
+def _unit(name: str, metrics_port: int | None) -> Program:
+    metrics = ["--metrics-port", str(metrics_port)] if metrics_port else []
+    return Program(name, _python("patchbay.runtime", name, *metrics, "--supervised"), unit=True)
 
 
 def _demo(service: Service) -> Program:
