@@ -2,12 +2,13 @@
 
 With ``MONGO_INITDB_ROOT_USERNAME`` and ``MONGO_INITDB_ROOT_PASSWORD`` (or ``..._FILE``) a new data
 directory gets that user first, and a password is asked for from then on. ``mongod`` and its options
-are what compose.yaml says to the real one; of those, ``--wiredTigerCacheSizeGB`` is understood.
+are what compose.yaml says to the real one; of those, the size of the cache is understood.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,10 +46,9 @@ def _command(host: str) -> list[str]:
 
 
 def _cache_size(arguments: list[str]) -> str:
-    if "--wiredTigerCacheSizeGB" not in arguments:
-        return "256M"
-    gigabytes = float(arguments[arguments.index("--wiredTigerCacheSizeGB") + 1])
-    return f"{int(gigabytes * 1024)}M"
+    """``cache_size=64M`` anywhere in the arguments."""
+    found = re.search(r"cache_size=(\d+[KMG])", " ".join(arguments))
+    return found.group(1) if found else "256M"
 
 
 def _make_user(user: str, password: str) -> None:
