@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from patchbay import broker
 from patchbay.access.certificates import Authority, make_certificates
@@ -83,9 +88,11 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, key: str) ->
 def test_a_key_with_a_passphrase_is_an_error_and_no_question(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     make_certificates(directory, ["localhost"])
-    plain, locked = tmp_path / "mosquitto/server.key", tmp_path / "locked.key"
-    command = ["openssl", "pkey", "-in", plain, "-aes256", "-passout", "pass:x", "-out", locked]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
+    key = load_pem_private_key((tmp_path / "mosquitto/server.key").read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    )
     settings = BrokerSettings(
         tls=True, cert_file=str(tmp_path / "mosquitto/server.crt"), key_file=str(locked)
     )

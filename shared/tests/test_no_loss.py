@@ -89,7 +89,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 async def everything_is_persisted(store: Store, devices: list[Device]) -> bool:
-    """Has the store counted as many facts as the devices got answers (or one more each, unanswered)?
+    """Has the store counted as many facts as devices got answers (or one more each, unanswered)?
 
     A fact is kept before it is counted.
     """

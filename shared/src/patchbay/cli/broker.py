@@ -98,8 +98,12 @@ def certs(
     localhost and 127.0.0.1. Renewed when it ends within 30 days, or for other names."""
     import socket
 
-    from patchbay.access.certificates import make_certificates
+    from patchbay.errors import Unavailable
 
+    try:
+        from patchbay.access.certificates import make_certificates
+    except ImportError as error:
+        raise Unavailable("cryptography is not installed (patchbay[certificates])") from error
     names = name or [socket.gethostname(), "localhost", "127.0.0.1"]
     directory = _directory(secrets, config, owner)
     _say(directory, make_certificates(directory, names))
