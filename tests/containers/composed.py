@@ -136,6 +136,10 @@ class System:
                 raise TimeoutError(f"not healthy: {json.dumps(said, indent=1)}")
             time.sleep(0.2)
 
+    def starts(self) -> dict[str, str]:
+        """Service name -> when its container was started last."""
+        return {name: _started(container) for name, container in self.containers().items()}
+
     def crash(self, service: str) -> None:
         """kill -9 everything in a container but its init, which then ends. (`docker kill` would be
         somebody's wish, and the engine would not start it again.) Returns when it runs again."""

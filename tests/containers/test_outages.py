@@ -32,6 +32,7 @@ async def test_with_the_store_cut_off_nothing_is_lost(system: System) -> None:
 async def nothing_is_lost_without(service: str, network: str, system: System) -> None:
     """Cut it off under load, and mend it; boards are answered all the time."""
     load = Load(system, f"{service}-cut")
+    starts = system.starts()
     async with load.running():
         await until(lambda: load.answered > len(load.boards))
         await asyncio.to_thread(system.cut, network, service)
@@ -41,3 +42,4 @@ async def nothing_is_lost_without(service: str, network: str, system: System) ->
         await asyncio.to_thread(system.mend, network, service)
         await asyncio.to_thread(system.healthy)
     await load.all_kept()
+    assert system.starts() == starts, "nobody had to be started again for that"
