@@ -46,9 +46,8 @@ def main() -> int:
     used, limits = sum(one.used for one in weights), sum(one.limit for one in weights)
     print(f"| all {len(weights)} | {used / MIB:.0f} | {limits / MIB:.0f} |")
     print("\n| image | MB |\n|---|---|")
-    images = {image.tags[0]: image for one in containers if (image := one.image) and image.tags}
-    for name, image in sorted(images.items()):
-        print(f"| {name} | {image.attrs['Size'] / 1e6:.0f} |")
+    for name in sorted({container.attrs["Config"]["Image"] for container in containers}):
+        print(f"| {name} | {client.images.get(name).attrs['Size'] / 1e6:.0f} |")
     return 0
 
 
