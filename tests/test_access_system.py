@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
@@ -26,6 +27,9 @@ from tests.secure import SecureBroker
 
 DATABASE = "patchbay"
 WAIT_S = 60.0
+LANTERNS = 3
+"""As many as the demo has."""
+
 SUBSCRIBED = re.compile(r"^\S+: (?P<user>\S+) [012] (?P<filter>\S+)$")
 
 
@@ -74,6 +78,7 @@ class SecureHouse:
             ]
             if service.demo:
                 self.devices.append(DemoPart(service.name, directory, environ))
+        self.lantern_api = f"http://127.0.0.1:{ports['LANTERN__API_PORT']}/"
         self.bus = self.broker.bus("operator.8")
         self.statuses: dict[str, str] = {}
         self.events: set[str] = set()
@@ -105,12 +110,22 @@ class SecureHouse:
         await until(all_are, WAIT_S)
 
     async def heard_of_each(self) -> None:
-        """Wait for an event of each service's device."""
+        """Wait for an event of each service's device. Lanterns only speak when they are told."""
+        await eventually(self.lanterns_are_lit, WAIT_S)
 
         def all_have() -> bool:
             return set(self.services) <= {topic.split("/")[1] for topic in self.events}
 
         await until(all_have, WAIT_S)
+
+    async def lanterns_are_lit(self) -> bool:
+        """By the API: do all of the demo obey?"""
+        call = {"method": "message", "params": {"command": "ON"}}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.lantern_api, json=call) as response,
+        ):
+            return (await response.json()).get("lanterns") == LANTERNS
 
     async def run(self, *command: str) -> Any:
         """A command of the operator, with --json."""
@@ -200,6 +215,7 @@ async def test_with_no_more_than_its_rights_every_unit_does_its_work(house: Secu
     await house.online()
     await house.heard_of_each()
     await the_queue_answers(house)
+    await the_lanterns_obey(house)
     assert not house.dead, house.dead
     declared = {name for service in house.services.values() for name in service.collections}
     assert await house.collections() <= declared | set(SHARED)
@@ -220,6 +236,11 @@ async def a_code_is_delivered(house: SecureHouse) -> None:
     opened = f"patchbay/locker/{board['board']}/event/opened"
     await until(lambda: opened in house.events, WAIT_S)
     assert rental["cell"]
+
+
+async def the_lanterns_obey(house: SecureHouse) -> None:
+    answer = await house.run("lantern", "color", "ff0000")
+    assert (answer["value"], answer["lanterns"]) == ("ff0000", LANTERNS)
 
 
 async def the_queue_answers(house: SecureHouse) -> None:

@@ -165,6 +165,21 @@ async def test_a_moving_command_that_was_queued_is_refused(
     assert cells.requests == []
 
 
+async def test_a_moving_command_may_wait_as_long_as_it_says(make_bus: MakeBus) -> None:
+    bus, cells = make_bus("locker-domain-x"), Cells()
+    quick = Command(dict, cells.open, moves=True, expires_s=0.0)
+    Commands(bus, "locker", {"now": quick, "soon": Command(dict, cells.open, moves=True)})
+    bus.start()
+    client = make_bus("cli")
+    client.start()
+    await bus.wait_connected(5)
+    await client.wait_connected(5)
+    refused = json.loads(await client.request("patchbay/locker/7/cmd/now", b'{"cell": 1}'))
+    assert refused["error"]["code"] == "too_late"
+    assert json.loads(await client.request("patchbay/locker/7/cmd/soon", b'{"cell": 2}'))["ok"]
+    assert len(cells.requests) == 1
+
+
 @pytest.mark.parametrize(
     "topic", ["patchbay/locker/7/desired", "patchbay/reply", "patchbay/reply/x/y"]
 )

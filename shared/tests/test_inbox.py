@@ -370,3 +370,35 @@ async def test_stop_ends_the_round_in_hand_first(domain: Domain, edge: Edge) -> 
     await stopping
     await until(lambda: edge.acks == [Ack("e1", 1)])
     assert domain.ids == ["e1:1"]
+
+
+async def test_an_inbox_of_one_device_leaves_the_others_alone(
+    make_bus: MakeBus, store: Store, edge: Edge
+) -> None:
+    taken: list[str] = []
+
+    async def apply(events: list[Event]) -> None:
+        taken.extend(one.id for one in events)
+
+    bus = make_bus("tiny-domain-1", durable=True)
+    inbox = Inbox(bus, store, SETTINGS, "tiny", ["said"], apply, device="d1")
+    inbox.start()
+    bus.start()
+    await bus.wait_connected(10)
+    await edge.say(event(1, source="another"), topic="patchbay/tiny/d2/event/said")
+    others = new_event(
+        id="x",
+        source="another",
+        type="patchbay.tiny.said",
+        subject="D2",
+        sequence=2,
+        epoch="e",
+        data=None,
+    )
+    await edge.say(batch([others]), topic="patchbay/tiny/another/event/batch")
+    await edge.say(event(1))
+    await edge.say(batch([event(2), event(3)]), topic=BATCH)
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 3)])
+    assert taken == ["e1:1", "e1:2", "e1:3"]
+    assert {ack.epoch for ack in edge.acks} == {"e1"}
+    await inbox.stop()

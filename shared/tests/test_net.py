@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import struct
 import time
@@ -331,3 +332,52 @@ async def test_a_stopped_server_can_start_again() -> None:
             reader, writer = await one.connect()
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
+
+
+@on_both_loops
+async def test_who_waits_is_told_when_the_kernel_has_taken_all() -> None:
+    async with house(send_buffer_bytes=4096, write_buffer_bytes=100_000_000) as one:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", one.server.port))
+        await until(lambda: len(one.sessions) == 1)
+        peer = one.sessions[0].peer
+        drained: list[int] = []
+        peer.on_drained(lambda: drained.append(peer.waiting_bytes))
+        assert peer.write(b"x" * 10)
+        assert not peer.write(b"x" * 1_000_000)
+        assert peer.waiting_bytes > 0
+        assert drained == []
+        left = 1_000_010
+        while left:
+            left -= len(await asyncio.to_thread(sock.recv, 65_536))
+        await until(lambda: drained == [0])
+        sock.close()
+        await until(lambda: one.server.connections == 0)
+        assert peer.waiting_bytes == 0
+
+
+@on_both_loops
+async def test_the_kernel_is_told_to_find_dead_peers_and_how_much_to_hold() -> None:
+    async with house(dead_after_s=45, send_buffer_bytes=20_000) as one:
+        await one.connect()
+        transport = one.sessions[0].peer._transport
+        assert transport is not None
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        probing_s = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + sock.getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_KEEPINTVL
+        ) * sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+        assert 0 < probing_s <= 45
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 45_000
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 40_000  # Linux doubles it
+
+
+@on_both_loops
+async def test_a_peer_that_need_not_speak_is_not_closed_for_its_silence() -> None:
+    async with house(idle_timeout_s=math.inf) as one:
+        reader, writer = await one.connect()
+        (peer,) = one.server._peers
+        assert not peer.silent_since(-math.inf)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"

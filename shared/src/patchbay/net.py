@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import Final, Protocol, Self, cast
 
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
+from patchbay.sockets import find_dead, peer_address, why_not_listening
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds before we accept them: boards come back all at once."""
@@ -52,17 +53,31 @@ class Limits:
 
     max_connections: int = 10_000
     idle_timeout_s: float = 600.0
-    """A peer that sends nothing for so long is closed."""
+    """A peer that sends nothing for so long is closed. `math.inf`: never, it need not speak."""
     write_buffer_bytes: int = 262_144
     """A peer that lets more than this wait is dropped: it does not read what we write."""
     ended_grace_s: float = ENDED_GRACE_S
     """A peer that has said all still gets answers for so long. 0: it never gets any."""
+    dead_after_s: int = 0
+    """A peer that has vanished without a word is found within so long, also while nobody says
+    anything (see `find_dead`). 0: only ``idle_timeout_s`` finds it."""
+    send_buffer_bytes: int = 0
+    """What the kernel may hold for one peer. 0: as it likes, up to megabytes."""
 
 
 class Peer(asyncio.Protocol):
     """The other end of one connection, as its `Session` sees it."""
 
-    __slots__ = ("_fd", "_heard_at", "_loop", "_server", "_session", "_transport", "address")
+    __slots__ = (
+        "_drained",
+        "_fd",
+        "_heard_at",
+        "_loop",
+        "_server",
+        "_session",
+        "_transport",
+        "address",
+    )
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
@@ -71,6 +86,7 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fd = -1
         self._heard_at = 0.0
+        self._drained: Callable[[], None] | None = None
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
 
@@ -78,6 +94,17 @@ class Peer(asyncio.Protocol):
     def closing(self) -> bool:
         """Nothing more will be received, and what is written now goes nowhere."""
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was written and the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def on_drained(self, callback: Callable[[], None]) -> None:
+        """Call back whenever the kernel has taken all that was waiting."""
+        self._drained = callback
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
 
     def write(self, data: bytes) -> bool:
         """Send bytes, in order. True if the kernel has taken all that was ever written.
@@ -121,7 +148,13 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # as uvloop's is, but not by its class
         self._transport = transport
-        self._fd = transport.get_extra_info("socket").fileno()
+        sock = transport.get_extra_info("socket")
+        self._fd = sock.fileno()
+        limits = self._server.limits
+        if limits.dead_after_s:
+            find_dead(sock, limits.dead_after_s)
+        if limits.send_buffer_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
         self._heard_at = self._loop.time()
         self.address = peer_address(transport.get_extra_info("peername"))
         self._session = self._server.admit(self)
@@ -142,8 +175,13 @@ class Peer(asyncio.Protocol):
             self._loop.call_later(grace_s, self.close)
         return bool(grace_s)
 
+    def resume_writing(self) -> None:
+        if self._drained is not None and not self.closing:
+            self._drained()
+
     def connection_lost(self, exc: Exception | None) -> None:
         session, self._session, self._transport = self._session, None, None
+        self._drained = None
         self._server.forget(self)
         if session is not None:
             try:
@@ -350,22 +388,3 @@ class Server:
                     self.timed_out += 1
                     self._log.info("peer closed: silent", peer=peer.address)
                     peer.close()
-
-
-def peer_address(name: object) -> str:
-    """A socket's name as people write it: ``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
-    match name:
-        case (str(host), int(port), *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "unknown"  # it was gone before we could ask
-
-
-def why_not_listening(host: str, port: int, error: OSError) -> str:
-    """One line for the person who wanted to listen there."""
-    if error.errno == errno.EADDRINUSE:
-        reason = "the port is in use"
-    elif error.errno and error.errno > 0:
-        reason = os.strerror(error.errno)
-    else:
-        reason = str(error)
-    return f"cannot listen on {host}:{port}: {reason}"

@@ -1,8 +1,8 @@
 """Who goes first when a small machine has more to do than it can.
 
-A device waits for its edge, and goes on or gives up within seconds. Nobody waits for a domain
-service or the store like that: what they have not done yet is safe in an outbox. So both are nicer
-than edges and broker, which keeps answers quick while a backlog is worked off.
+A device waits for its edge, and goes on or gives up within seconds. Nobody waits for the store or
+for most domain services, like that: what they have not done yet is safe in an outbox. So they are
+nicer than edges and broker, which keeps answers quick while a backlog is worked off.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def run_units(names: Iterable[str], config: Config, instance: str | None = None)
     started the process starts all of them again. Raises SettingsError for an unknown name.
     """
     chosen = units(config.services, names)
-    if all(role == DOMAIN for _, role in chosen):
+    if all(role == DOMAIN and not service.prompt for service, role in chosen):
         step_back()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         well = runner.run(_live_together(chosen, config, instance))

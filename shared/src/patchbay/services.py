@@ -55,6 +55,9 @@ class Service(Struct, frozen=True, kw_only=True):
     """Its simulated devices: ``async def run(config: Config, stop: asyncio.Event) -> None``."""
     cli: str | None = None
     """Its group of commands (a typer app)."""
+    prompt: bool = False
+    """A device waits for what its domain decides: the domain does not step back behind the others
+    (`patchbay.priority`)."""
     ports: dict[str, str] = {}
     """Address name (``locker``) -> the settings key of its port (``port``)."""
 

@@ -30,7 +30,7 @@ from websockets.typing import Origin
 
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
-from patchbay.net import peer_address, why_not_listening
+from patchbay.sockets import peer_address, why_not_listening
 
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011

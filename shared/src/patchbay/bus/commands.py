@@ -35,22 +35,28 @@ class Request:
     """What a handler learns about the request itself.
 
     ``device`` is the id in the topic. When ``again`` is true this may be a repeat: a handler that
-    remembers what it did for ``id`` answers the same and does nothing twice.
+    remembers what it did for ``id`` answers the same and does nothing twice. ``received_at``: when
+    it came, on the loop's clock.
     """
 
     device: str
     name: str
     id: str
     again: bool = False
+    received_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the type of its body, who handles it, and whether it moves something."""
+    """One command: the type of its body, who handles it, and whether it moves something.
+
+    One that moves something and has waited here for ``expires_s`` is refused.
+    """
 
     type: type[Any]
     handle: Callable[[Request, Any], Awaitable[dict[str, Any]]]
     moves: bool = False
+    expires_s: float = MOVING_EXPIRY_S
 
 
 class Commands:
@@ -98,14 +104,15 @@ class Commands:
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
         waited = asyncio.get_running_loop().time() - message.received_at
-        if command.moves and (message.late or waited > MOVING_EXPIRY_S):
+        if command.moves and (message.late or waited > command.expires_s):
             raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
         identity, again, body = _unwrap(message)
         try:
             value = msgspec.convert(body, command.type)
         except msgspec.ValidationError as error:
             raise Rejected("bad_request", f"{name}: {error}") from error
-        return await command.handle(Request(device, name, identity, again), value)
+        request = Request(device, name, identity, again, message.received_at)
+        return await command.handle(request, value)
 
     async def _refuse(self, message: Message, device: str, name: str, error: Rejected) -> None:
         if message.response_topic and self._may_answer(message.response_topic):

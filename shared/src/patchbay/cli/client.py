@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 import typer
@@ -18,6 +18,9 @@ import typer
 from patchbay.errors import PatchbayError, Rejected, Unavailable
 from patchbay.messages import Failure, encode
 from patchbay.topics import device_id
+
+if TYPE_CHECKING:
+    from patchbay.bus import Bus
 
 TIMEOUT_S: Final = 5.0
 """For the connection, and again for the answer: a person waits no longer than this."""
@@ -72,20 +75,31 @@ async def request(
     """
     from patchbay.cli.bus import make_bus
 
-    timeout_s = system.timeout_s
     async with make_bus(service, system.state, system.config) as bus:
-        try:
-            await bus.wait_connected(timeout_s)
-        except TimeoutError as error:
-            broker = f"{bus.settings.host}:{bus.port}"
-            raise Unavailable(f"no broker at {broker} (is it running?)") from error
-        topic = bus.topics.command(service, device_id(device), name)
-        try:
-            payload = await bus.request(
-                topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
-            )
-        except (TimeoutError, Unavailable) as error:
-            raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
+        return await request_on(bus, service, device, name, body, system.timeout_s)
+
+
+async def connected(bus: Bus, timeout_s: float) -> None:
+    """Wait until a bus that was started is connected. Raises Unavailable that names the broker."""
+    try:
+        await bus.wait_connected(timeout_s)
+    except TimeoutError as error:
+        broker = f"{bus.settings.host}:{bus.port}"
+        raise Unavailable(f"no broker at {broker} (is it running?)") from error
+
+
+async def request_on(
+    bus: Bus, service: str, device: str, name: str, body: msgspec.Struct, timeout_s: float
+) -> dict[str, Any]:
+    """`request` on a bus that was started, for who also listens there."""
+    await connected(bus, timeout_s)
+    topic = bus.topics.command(service, device_id(device), name)
+    try:
+        payload = await bus.request(
+            topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
+        )
+    except (TimeoutError, Unavailable) as error:
+        raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
     return _fields(service, payload)
 
 

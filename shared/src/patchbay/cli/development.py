@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import typer
 _ROOT: Final = Path(__file__).resolve().parents[4]
 _CONTAINERS: Final = "tests/containers"
 _MOST_WORKERS: Final = 4
+
+_BROWSER: Final = "chromium"
+"""The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
 
 
 def check() -> None:
@@ -25,6 +29,7 @@ def test(context: typer.Context) -> None:
     which share one engine. Arguments go to pytest."""
     root = _need_root()
     checked = _check(root)
+    _ask_for_chromium()
     pytest = [sys.executable, "-m", "pytest"]
     spread = [*pytest, "--dist=loadfile", f"--numprocesses={_workers()}"]
     if any(_CONTAINERS in argument for argument in context.args):
@@ -40,6 +45,29 @@ def test(context: typer.Context) -> None:
 def _workers() -> int:
     """Test processes at a time. Each has a broker and a store of its own, and loads of its own."""
     return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
+def chromium() -> str | None:
+    """The browser that tests of pages run in, or None if there is none."""
+    return shutil.which(_BROWSER) or shutil.which("chromium-browser")
+
+
+def _ask_for_chromium() -> None:
+    """Have the system's packages install the browser, where we may. Without it tests are skipped.
+
+    Only here, and not with the rest of the set-up: to run Patchbay nobody needs it.
+    """
+    if chromium() is not None or shutil.which("apt-get") is None:
+        return
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if as_root and shutil.which("sudo") is None:
+        return
+    print(f"patchbay: {_BROWSER}, for the tests of pages, is missing: asking apt-get for it")
+    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
+    for command in ([*apt, "update"], [*apt, "-y", "install", _BROWSER]):
+        subprocess.run(command, check=False, capture_output=True)
+    if chromium() is None:
+        print(f"patchbay: no {_BROWSER}: the tests of pages are skipped")
 
 
 def _need_root() -> Path:

@@ -32,6 +32,7 @@ from patchbay.messages import (
 )
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
+from patchbay.topics import device_id
 
 Apply = Callable[[list[Event]], Awaitable[None]]
 """Persists events, in order. Raises Unavailable while it cannot; it is then called again, with the
@@ -52,7 +53,11 @@ _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class Inbox:
-    """Subscribes to the durable events ``names`` of ``service`` and to its batches."""
+    """Subscribes to the durable events ``names`` of ``service`` and to its batches.
+
+    ``device``: of this one only, for a service whose domain has events of the same names. What a
+    batch has of other devices is somebody else's: it is neither taken nor answered.
+    """
 
     def __init__(
         self,
@@ -62,11 +67,14 @@ class Inbox:
         service: str,
         names: Sequence[str],
         apply: Apply,
+        *,
+        device: str = "+",
     ) -> None:
         self._bus = bus
         self._settings = settings
         self._service = service
         self._apply = apply
+        self._device = device
         self._log = structlog.get_logger("inbox").bind(service=service)
         self._watermarks = Watermarks(store)
         self._loaded = False
@@ -78,7 +86,7 @@ class Inbox:
         self.taken = 0
         topics = bus.topics
         for name in names:
-            bus.listen(self._pattern(topics.event(service, "+", name)), self._deliver)
+            bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
 
     @property
@@ -157,7 +165,8 @@ class Inbox:
     def _decode(self, message: Message) -> list[Event]:
         """The events of a message; what is none becomes a dead letter."""
         try:
-            return decode_events(message.payload)
+            events = decode_events(message.payload)
+            return events if self._device == "+" else [one for one in events if self._ours(one)]
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
@@ -166,6 +175,9 @@ class Inbox:
                 self._service, f"no event: {error}", message.payload, topic=message.topic
             )
             return []
+
+    def _ours(self, event: Event) -> bool:
+        return device_id(event.subject) == self._device
 
     def _bare(self, message: Message) -> Event | None:
         """An object without an envelope, as a person publishes it; it gets an id on arrival."""

@@ -1,0 +1,191 @@
+"""Where GUIs and people ask: the commands ``patchbay/bartender/<bar>/cmd/<name>``, and answers.
+
+What pours is never late: while the store is away it is refused, not kept for later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from patchbay.bus import Bus, Commands, Request
+from patchbay.bus.commands import Command
+from patchbay.errors import Unavailable
+from patchbay.messages import encode, event_type, new_event, new_id, now
+from patchbay_bartender import rules
+from patchbay_bartender.bar import Bar, Run
+from patchbay_bartender.messages import (
+    SERVICE,
+    Answer,
+    Ask,
+    Blend,
+    Configure,
+    Configured,
+    Refill,
+    Rejected,
+    State,
+    Stop,
+)
+from patchbay_bartender.presence import Presence
+from patchbay_bartender.rules import Limits, Record
+from patchbay_bartender.settings import BartenderSettings
+from patchbay_bartender.store import BartenderStore
+from patchbay_bartender.watch import Watch
+
+Decide = Callable[[Bar, str, datetime], Run]
+
+
+def new_run_id(bar: str, at: datetime) -> str:
+    """An id for a run: those of a bar rise with time."""
+    return f"{bar}:{int(at.timestamp() * 1000):013d}-{secrets.token_hex(4)}"
+
+
+class Machine(Protocol):
+    """What the desk asks of the scheduler. All but `stop_pumps` with the bars' lock held."""
+
+    async def prepare(self) -> None:
+        """Read what is kept. Raises Unavailable."""
+
+    async def order(self, run: Run, ordered_at: float) -> None:
+        """Order a run that is saved. Raises Rejected if nobody hears it."""
+
+    def stop_pumps(self, which: str | None) -> None:
+        """Tell the pumps to stop this run, or all."""
+
+    def state(self) -> State:
+        """The bar as it is now."""
+
+    def publish_state(self) -> None:
+        """Tell it to everybody."""
+
+
+class Desk:
+    """Serves the bar's commands."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        kept: BartenderStore,
+        settings: BartenderSettings,
+        machine: Machine,
+        presence: Presence,
+        watch: Watch,
+    ) -> None:
+        self._bus = bus
+        self._kept = kept
+        self._bar = settings.bar
+        self._machine = machine
+        self._presence = presence
+        self._watch = watch
+        self._limits = Limits(settings.max_cup_size, settings.max_run_seconds)
+        self._log = structlog.get_logger("desk").bind(bar=settings.bar)
+        Commands(
+            bus,
+            SERVICE,
+            {
+                "blend": Command(Blend, self._blend, moves=True),
+                "refill": Command(Refill, self._refill, moves=True),
+                "stop": Command(Stop, self._stop),
+                "configure": Command(Configure, self._configure),
+                "state": Command(Ask, self._state),
+                "history": Command(Ask, self._history),
+            },
+            device=settings.bar,
+        )
+
+    # What pours
+
+    async def _blend(self, request: Request, body: Blend) -> Answer:
+        def decide(bar: Bar, id: str, at: datetime) -> Run:
+            return rules.blend(bar, body, self._kept.sec_per_liter, self._limits, id, at)
+
+        return await self._begin(request, decide)
+
+    async def _refill(self, request: Request, body: Refill) -> Answer:
+        def decide(bar: Bar, id: str, at: datetime) -> Run:
+            return rules.refill(bar, body, self._limits, id, at)
+
+        return await self._begin(request, decide)
+
+    async def _begin(self, request: Request, decide: Decide) -> Answer:
+        """Decide, save, order. A save that fails may have landed: that run is then found in the
+        store, and nobody confirms it."""
+        try:
+            async with self._kept.bars.lock:
+                await self._machine.prepare()
+                bar = self._kept.bar
+                if request.again and request.id in bar.done:
+                    known: Answer = msgspec.json.decode(bar.done[request.id])
+                    return known
+                at = now()
+                loop_time = asyncio.get_running_loop().time()
+                rules.busy(bar.state.run, self._watch.remaining_s(loop_time))
+                run = decide(bar.state, new_run_id(self._bar, at), at)
+                if not self._presence.online:
+                    raise Rejected("pumps_offline", "the pumps are offline")
+                answer: Answer = {"run_id": run.id, "seconds": run.total_s}
+                bar.state.run = run
+                bar.finish(request.id, encode(answer).decode())
+                self._kept.record(Record(run, "ordered"))
+                await self._kept.bars.save([bar])
+                await self._machine.order(run, request.received_at)
+        except Unavailable as error:
+            self._log.warning("not poured", why=str(error))
+            raise Rejected("unavailable", "the store is away: nothing is poured") from error
+        await self._save_records()
+        return answer
+
+    async def _save_records(self) -> None:
+        """After the order, which does not wait for the history."""
+        with contextlib.suppress(Unavailable):  # `prepare` writes them
+            async with self._kept.bars.lock:
+                await self._kept.save_records()
+
+    # What does not
+
+    async def _stop(self, request: Request, body: Stop) -> Answer:
+        self._machine.stop_pumps(body.run_id)
+        run = self._kept.bar.state.run if self._kept.known else None
+        stopped = run is not None and body.run_id in (None, run.id)
+        return {"stopped": run.id if run is not None and stopped else None}
+
+    async def _configure(self, request: Request, body: Configure) -> Answer:
+        async with self._kept.bars.lock:
+            await self._machine.prepare()
+            bar = self._kept.bar
+            what = rules.configure(bar.state, body, self._limits)
+            if body.pump is not None:
+                bar.changed = True
+                await self._kept.bars.save([bar])
+            if body.sec_per_liter is not None:
+                await self._kept.set_sec_per_liter(body.sec_per_liter)
+            self._machine.publish_state()
+            told = Configured(what, bar.state.shown(), self._kept.sec_per_liter)
+            self._bus.post(
+                self._bus.topics.event(SERVICE, self._bar, "configured"),
+                new_event(
+                    id=new_id(),
+                    source=self._bus.client_id,
+                    type=event_type(SERVICE, "configured"),
+                    subject=self._bar,
+                    data=told,
+                ),
+            )
+            return {"pumps": told.pumps, "sec_per_liter": told.sec_per_liter}
+
+    async def _state(self, request: Request, body: Ask) -> Answer:
+        async with self._kept.bars.lock:
+            await self._machine.prepare()
+        return {"bar": self._machine.state()}
+
+    async def _history(self, request: Request, body: Ask) -> Answer:
+        async with self._kept.bars.lock:
+            await self._machine.prepare()
+        return {"runs": await self._kept.history(skip=body.skip, limit=body.limit)}

@@ -1,0 +1,314 @@
+"""The GUIs' edge: messages on WebSocket become commands, and what happens becomes status.
+
+It decides nothing: whether something may be poured, the scheduler says. An emergency stop goes to
+the pumps themselves, and to the scheduler too. GUIs count down by our own clock, so that they reach
+0 whoever is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from patchbay.bus import Bus, Message
+from patchbay.errors import Rejected, TooLarge, Unavailable
+from patchbay.messages import Event, Failure, decode, encode
+from patchbay.runtime import Unit
+from patchbay.websocket import Client, Limits, WebSocketServer
+from patchbay_bartender import messages
+from patchbay_bartender.edge.countdown import Countdown
+from patchbay_bartender.messages import (
+    SERVICE,
+    Configure,
+    Configured,
+    Failed,
+    Progress,
+    State,
+    pumps_device,
+)
+from patchbay_bartender.settings import BartenderSettings
+from patchbay_bartender.wire import gui as wire
+
+EXPIRY_S: Final = 2
+"""A command that has not reached the scheduler by then never does."""
+
+ANSWER_S: Final = 3.0
+"""A GUI is told that nobody answers after so long, a second after its command has expired."""
+
+MAX_ASKED: Final = 16
+"""Commands of one GUI that wait for their answers: a person has two hands."""
+
+MAX_ORDERS: Final = 64
+"""Runs whose GUI is remembered, to be told if one fails."""
+
+AWAY = "the scheduler does not answer"
+
+_state = msgspec.json.Decoder(State)
+_progress = msgspec.json.Decoder(Progress)
+_event = msgspec.json.Decoder(Event)
+
+
+class _Answer(Struct):
+    ok: bool
+    error: Failure | None = None
+    run_id: str | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+async def run(unit: Unit) -> None:
+    """The unit ``bartender.gui``."""
+    settings = unit.settings(BartenderSettings)
+    edge = GuiEdge(unit.bus, settings.bar)
+    server = WebSocketServer(
+        edge.connected,
+        host=unit.listen_host,
+        port=unit.config.port(settings.port),
+        limits=Limits(
+            max_connections=settings.max_connections,
+            max_message_bytes=settings.max_message_bytes,
+            write_buffer_bytes=settings.write_buffer_bytes,
+        ),
+        log=unit.log,
+        origins=settings.origins,
+    )
+    async with server:
+        edge.server = server
+        unit.info_sources["connections"] = lambda: server.connections
+        unit.info_sources["bad_input"] = lambda: edge.bad_input
+        try:
+            await unit.serving()
+        finally:
+            edge.close()
+
+
+class GuiEdge:
+    """All GUIs of one bar. Make it before the bus connects."""
+
+    def __init__(self, bus: Bus, bar: str) -> None:
+        self.bus = bus
+        self.server: WebSocketServer | None = None
+        self.bad_input = 0
+        self.countdown = Countdown(lambda seconds: self.broadcast(wire.Status(seconds)))
+        self.state: State | None = None
+        """What the scheduler last said."""
+        self._bar = bar
+        self._orders: dict[str, GuiSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("gui").bind(instance=bus.client_id)
+        topics = bus.topics
+        bus.listen(topics.state(SERVICE, bar), self._said)
+        bus.listen(topics.event(SERVICE, bar, "progress"), self._progressed)
+        bus.listen(topics.event(SERVICE, bar, "configured"), self._configured)
+        bus.listen(topics.event(SERVICE, bar, "failed"), self._failed)
+
+    def connected(self, client: Client) -> GuiSession:
+        """A GUI has connected."""
+        return GuiSession(self, client)
+
+    def broadcast(self, answer: wire.Answer) -> None:
+        """Say it to every GUI."""
+        if self.server is not None:
+            self.server.broadcast(wire.encode(answer))
+
+    def close(self) -> None:
+        """We go."""
+        self.countdown.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work for a GUI that goes on while others are served."""
+        task = asyncio.create_task(work, name="command of a GUI")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # To the bus
+
+    async def ask(self, name: str, body: Struct) -> str | None:
+        """Ask the scheduler; the run that it has begun, if it has. Raises Rejected, Unavailable."""
+        if not self.bus.connected:  # a request would wait, and act late
+            raise Unavailable(AWAY)
+        topic = self.bus.topics.command(SERVICE, self._bar, name)
+        try:
+            payload = await self.bus.request(
+                topic, encode(body), timeout_s=ANSWER_S, expiry_s=EXPIRY_S
+            )
+            answer = decode(_answer, payload)
+        except (TimeoutError, Unavailable, msgspec.DecodeError) as error:
+            raise Unavailable(AWAY) from error
+        if not answer.ok:
+            failure = answer.error or Failure("refused", "refused without a reason")
+            raise Rejected(failure.code, failure.message)
+        return answer.run_id
+
+    def stop(self, by: str) -> None:
+        """Everything off, now: straight to the pumps. Raises Unavailable."""
+        topics = self.bus.topics
+        payload = encode(messages.Stop(by=by))
+        self.bus.post(topics.command(SERVICE, pumps_device(self._bar), "stop"), payload)
+        self.bus.post(topics.command(SERVICE, self._bar, "stop"), payload)
+
+    def ordered(self, run: str, session: GuiSession) -> None:
+        """This GUI has ordered that run: it is told if it fails."""
+        self._orders[run] = session
+        while len(self._orders) > MAX_ORDERS:
+            del self._orders[next(iter(self._orders))]
+
+    # From the bus
+
+    def _said(self, message: Message) -> None:
+        message.ack()
+        try:
+            state = decode(_state, message.payload)
+        except msgspec.DecodeError as error:
+            self._log.warning("no state", topic=message.topic, error=str(error))
+            return
+        self.state = state
+        if state.run_id is None:
+            self.countdown.idle()
+        else:
+            self.countdown.busy(state.run_id, state.remaining)
+
+    def _progressed(self, message: Message) -> None:
+        message.ack()
+        with contextlib.suppress(msgspec.DecodeError):
+            progress = decode(_progress, message.payload)
+            current = self.state
+            if (
+                current is None or current.run_id != progress.run_id
+            ):  # the state was lost on the way
+                self.countdown.busy(progress.run_id, progress.remaining)
+
+    def _configured(self, message: Message) -> None:
+        message.ack()
+        told = _data(message, Configured)
+        if told is None:
+            return
+        pumps = _pumps(told.pumps)
+        match told.what:
+            case "pumps_states":
+                self.broadcast(wire.PumpsStates(pumps))
+            case "config":
+                self.broadcast(wire.Config(pumps, told.sec_per_liter))
+            case "sec_per_liter":
+                self.broadcast(wire.SecPerLiter(told.sec_per_liter))
+
+    def _failed(self, message: Message) -> None:
+        """Who has ordered it is told why; that somebody has stopped it is no error."""
+        message.ack()
+        told = _data(message, Failed)
+        session = self._orders.pop(told.run_id, None) if told is not None else None
+        if told is not None and session is not None and told.code != "stopped":
+            session.send(wire.Error(told.reason))
+
+
+class GuiSession:
+    """One GUI."""
+
+    __slots__ = ("_asked", "_client", "_decoder", "_edge")
+
+    def __init__(self, edge: GuiEdge, client: Client) -> None:
+        self._edge = edge
+        self._client = client
+        self._decoder = wire.Decoder()
+        self._asked = 0
+
+    def received(self, message: str | bytes) -> None:
+        try:
+            frames = self._decoder.feed(message)
+        except wire.WireError as error:
+            self._edge.bad_input += 1
+            self.send(wire.Error(str(error)))
+            return
+        for frame in frames:
+            self._handle(frame)
+
+    def lost(self) -> None:
+        """A GUI that leaves changes nothing: what it has ordered is poured."""
+
+    def send(self, answer: wire.Answer) -> None:
+        """Say it to this GUI."""
+        self._client.send(wire.encode(answer))
+
+    def _handle(self, frame: wire.Frame) -> None:
+        by = f"gui {self._client.address}"
+        match frame:
+            case wire.Echo():
+                self.send(frame)
+            case wire.Blend(cup_size, ratios):
+                self._ask("blend", messages.Blend(cup_size=cup_size, ratios=ratios, by=by))
+            case wire.Refill(pump):
+                self._ask("refill", messages.Refill(pump=pump, by=by))
+            case wire.Stop():
+                self._stop(by)
+            case wire.GetBlendStatus():
+                self.send(wire.Status(self._edge.countdown.remaining))
+            case wire.SetPump(pump, enabled, refill_time, speed_ratio):
+                wanted = Configure(
+                    pump=pump,
+                    enabled=enabled,
+                    refill_time=refill_time,
+                    speed_ratio=speed_ratio,
+                    by=by,
+                )
+                self._ask("configure", wanted)
+            case wire.SetSecPerLiter(sec_per_liter):
+                self._ask("configure", Configure(sec_per_liter=sec_per_liter, by=by))
+            case wire.ReloadConfig():
+                self._ask("configure", Configure(by=by))
+            case wire.GetConfig() | wire.GetPumpsStates():
+                self._show(frame)
+
+    def _stop(self, by: str) -> None:
+        try:
+            self._edge.stop(by)
+        except Unavailable:
+            self.send(wire.Error("the bus is away: what runs ends at its time"))
+
+    def _show(self, frame: wire.GetConfig | wire.GetPumpsStates) -> None:
+        state = self._edge.state
+        if state is None:
+            self.send(wire.Error(AWAY))
+        elif isinstance(frame, wire.GetConfig):
+            self.send(wire.Config(_pumps(state.pumps), state.sec_per_liter))
+        else:
+            self.send(wire.PumpsStates(_pumps(state.pumps)))
+
+    def _ask(self, name: str, body: Struct) -> None:
+        if self._asked >= MAX_ASKED:
+            self.send(wire.Error("too much at once"))
+            return
+        self._asked += 1
+        self._edge.spawn(self._asking(name, body))
+
+    async def _asking(self, name: str, body: Struct) -> None:
+        try:
+            run = await self._edge.ask(name, body)
+            if run is not None:
+                self._edge.ordered(run, self)
+        except Rejected as error:
+            self.send(wire.Error(error.message))
+        except (Unavailable, TooLarge) as error:
+            self.send(wire.Error(str(error)))
+        finally:
+            self._asked -= 1
+
+
+def _data(message: Message, kind: type[Any]) -> Any:
+    """The data of an event, or None: anybody may publish anything there."""
+    try:
+        return msgspec.json.decode(decode(_event, message.payload).data, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _pumps(shown: list[messages.Pump]) -> tuple[wire.PumpState, ...]:
+    return tuple(wire.PumpState(one.enabled, one.refill_time, one.speed_ratio) for one in shown)

@@ -1,0 +1,106 @@
+"""The settings of the table ``[bartender]``; in the environment ``PATCHBAY_BARTENDER__<KEY>``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Bar = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,40}$")]
+BoardPin = Annotated[int, Meta(ge=1, le=40)]
+
+PUMPS: Final = 8
+"""Pumps of a machine, 0 to 7 (the seed's)."""
+
+REFILL_TIMES: Final[tuple[float, ...]] = (2, 2, 3, 3, 4, 4, 5, 5)
+"""Tubes are longer the farther a pump is from its container."""
+
+BOARD_PINS: Final = (7, 11, 12, 13, 15, 16, 18, 22)
+"""Pins for pumps 0 to 7, as the machine is wired."""
+
+
+class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every key of ``[bartender]``. Times are seconds, cups are litres."""
+
+    bar: Bar = "bar"
+    """The machine's name in topics; its pumps are ``<bar>-pumps``. Two on one broker need two."""
+
+    port: Port = 8765
+    """TCP port of the WebSocket that GUIs connect to (the seed's)."""
+
+    listen_host: str | None = None
+    """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
+
+    origins: list[str] | None = None
+    """Origins of pages that may connect. None: any, since the GUI is served from another port."""
+
+    max_connections: Positive = 100
+    """GUIs connected at once; one more is refused. A bar has a few."""
+
+    max_message_bytes: Positive = 65_536
+    """A longer message closes its connection (1009): a blend has some 200 bytes."""
+
+    write_buffer_bytes: Positive = 262_144
+    """A GUI that lets more than this wait is dropped: it does not read what it is told."""
+
+    max_cup_size: Seconds = 1.0
+    """Litres. A larger cup is a slip of the finger."""
+
+    max_run_seconds: Annotated[float, Meta(gt=0, le=3600)] = 300.0
+    """No pump is on for longer, whoever asks: a litre takes 213 s."""
+
+    start_deadline_s: Annotated[float, Meta(gt=0, le=30)] = 2.0
+    """What was ordered longer ago is not begun: nobody stands there with a cup any more."""
+
+    watchdog_s: Annotated[float, Meta(ge=0.1, le=10)] = 0.5
+    """A pumps' process whose loop does nothing for so long cannot be told to stop: all goes off."""
+
+    lost_after_s: Seconds = 5.0
+    """A run whose pumps are away for so long has failed: a killed edge is back within two."""
+
+    sec_per_liter: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] = 213
+    """Seconds that a pump takes for a litre; what a new bar begins with, later `configure` says."""
+
+    refill_times: Annotated[list[Seconds], Meta(min_length=PUMPS, max_length=PUMPS)] = field(
+        default_factory=lambda: list(REFILL_TIMES)
+    )
+    """Seconds to fill the tube of each pump, by position; what a new bar begins with."""
+
+    gpio: Literal["auto", "rpi", "simulated"] = "auto"
+    """The driver of the pins. auto: rpi on a Raspberry Pi without --demo, simulated elsewhere."""
+
+    pins: Annotated[list[BoardPin], Meta(min_length=PUMPS, max_length=PUMPS)] = field(
+        default_factory=lambda: list(BOARD_PINS)
+    )
+    """The pin of each pump's relay, numbered as on the board's header (BOARD)."""
+
+    active_low: bool = True
+    """A relay is on while its pin is low, as on most relay boards."""
+
+    release_pins: bool = False
+    """Make inputs of the pins at the end (RPi.GPIO's cleanup). Then nothing holds the relays off
+    but what the relay board itself does with an open input: leave it, unless others use the pins.
+    """
+
+    outbox_max_rows: Positive = 10_000
+    """Events of runs that wait for the domain before runs are refused: some 5,000 runs, 5 MB."""
+
+    outbox_max_bytes: Positive = 16_777_216
+    """The same bound in bytes of encoded events."""
+
+    outbox_synchronous: str = "FULL"
+    """SQLite's synchronous: FULL survives a power cut, NORMAL only a kill (kinder to SD cards)."""
+
+    share_group: None = None
+    """Not for this service: there is one scheduler. Any value is refused."""
+
+    demo_interval_s: Seconds = 10.0
+    """How long the simulated GUI of the demo waits between two blends."""
+
+    def __post_init__(self) -> None:
+        """Two pumps on one pin: neither could be switched off alone. Raises ValueError."""
+        if len(set(self.pins)) < PUMPS:
+            raise ValueError("pins: one pin for each pump")

@@ -1,0 +1,159 @@
+"""What the bartender service keeps in MongoDB.
+
+    pumps      one document a bar: `bar.Bar`, all its pumps and the run under way, changed by
+               compare-and-set. The truth
+    blends     one a blend or refill, for looking up: {_id: the run, bar, kind, by, status,
+               ordered_at, ended_at, reason, cup_size, ratios, seconds, millilitres}
+    settings   {_id: "bartender:<bar>", sec_per_liter}
+    dead       dead letters, for as long as ``[store] events_ttl_s`` says
+
+``_id`` of a run is ``<bar>:<milliseconds>-<random>``: those of a bar are a range that rises with
+time, so that no other index is needed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import to_builtins
+
+from patchbay.inbox import Aggregate, Aggregates
+from patchbay.messages import DeadLetter, parse_time, rfc3339
+from patchbay.store import Document, Store
+from patchbay_bartender.bar import Bar
+from patchbay_bartender.messages import Number
+from patchbay_bartender.rules import Record
+
+PUMPS = "pumps"
+BLENDS = "blends"
+SETTINGS = "settings"
+DEAD = "dead"
+
+LOST = "what has become of it is not known"
+"""A store that was put back from a copy: the bar's own document knows the run no more."""
+
+
+class BartenderStore:
+    """The collections of one bar. ``first``: the bar as it is before anybody has set anything."""
+
+    def __init__(self, store: Store, dead_letters_ttl_s: int, first: Bar, sec: Number) -> None:
+        self.sec_per_liter: Number = sec
+        self.bars: Aggregates[Bar] = Aggregates(store, PUMPS, Bar)
+        self._store = store
+        self._ttl_s = dead_letters_ttl_s
+        self._first = first
+        self._settings_id = f"bartender:{first.bar}"
+        self._records: dict[str, Document] = {}
+        self._prepared = False
+
+    @property
+    def bar(self) -> Aggregate[Bar]:
+        """The bar. `prepare` first."""
+        found = self.bars.get(self._first.bar)
+        assert found is not None  # noqa: S101 - prepare() has made it
+        return found
+
+    @property
+    def known(self) -> bool:
+        """Has `prepare` ever come to its end?"""
+        return self._prepared
+
+    async def prepare(self) -> None:
+        """Read the bar, make it if there is none, and finish what a kill cut short: at the start,
+        and after each save that failed. Raises Unavailable."""
+        if await self.bars.load():
+            self._prepared = False
+        if self._prepared:
+            return
+        if self.bars.get(self._first.bar) is None:
+            fresh = Aggregate(self._first.bar, self._first)
+            fresh.changed = True
+            self.bars.add(fresh)
+            await self.bars.save([fresh])
+        await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        for one in await self._store.find(SETTINGS, {"_id": self._settings_id}):
+            self.sec_per_liter = one["sec_per_liter"]
+        await self._reconcile()
+        self._prepared = True
+
+    async def set_sec_per_liter(self, sec_per_liter: Number) -> None:
+        """Keep how long a litre takes. Raises Unavailable."""
+        document = {"_id": self._settings_id, "sec_per_liter": sec_per_liter}
+        await self._store.save(SETTINGS, [document])
+        self.sec_per_liter = sec_per_liter
+
+    def record(self, effect: Record) -> None:
+        """A run's record to be written by `save_records`."""
+        self._records[effect.run.id] = _record(self._first.bar, effect)
+
+    async def save_records(self) -> None:
+        """Write what `record` was given. Raises Unavailable; then `prepare` writes it."""
+        documents = list(self._records.values())
+        try:
+            await self._store.save(BLENDS, documents)
+        except BaseException:
+            self._prepared = False
+            raise
+        for one in documents:
+            if self._records.get(one["_id"]) is one:
+                del self._records[one["_id"]]
+
+    async def _reconcile(self) -> None:
+        """The bar is the truth; a kill may have come between it and its records."""
+        await self.save_records()
+        bar = self.bar.state
+        run, ended = bar.run, bar.ended
+        found = await self._store.find(BLENDS, {"_id": self._range(), "ended_at": None})
+        open_records = {one["_id"]: one for one in found}
+        if run is not None and open_records.pop(run.id, None) is None:
+            self.record(Record(run, "running" if run.started else "ordered"))
+        for id, one in open_records.items():
+            if ended is not None and ended.run.id == id:
+                self.record(Record(ended.run, ended.status, ended))
+            else:
+                lost = {"status": "failed", "reason": LOST, "ended_at": one["ordered_at"]}
+                self._records[id] = {**one, **lost}
+        await self.save_records()
+
+    def _range(self) -> dict[str, str]:
+        return {"$gte": f"{self._first.bar}:", "$lt": f"{self._first.bar};"}
+
+    async def history(self, *, skip: int, limit: int) -> list[Document]:
+        """Runs of this bar, newest first. Raises Unavailable."""
+        query = {"_id": self._range()}
+        found = await self._store.find(BLENDS, query, sort=[("_id", -1)], skip=skip, limit=limit)
+        return [
+            {
+                "run_id" if key == "_id" else key: rfc3339(value)
+                if isinstance(value, datetime)
+                else value
+                for key, value in one.items()
+                if key != "bar"
+            }
+            for one in found
+        ]
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter. Raises Unavailable."""
+        document: Document = to_builtins(letter)
+        document["_id"] = document.pop("id")
+        document["at"] = parse_time(letter.time)
+        await self._store.insert_new(DEAD, [document])
+
+
+def _record(bar: str, effect: Record) -> Document:
+    run, ended = effect.run, effect.ended
+    return {
+        "_id": run.id,
+        "bar": bar,
+        "kind": run.kind,
+        "by": run.by,
+        "status": effect.status,
+        "ordered_at": run.ordered_at,
+        "ended_at": ended.at if ended else None,
+        "reason": ended.reason if ended else "",
+        "cup_size": run.cup_size,
+        "ratios": run.ratios,
+        "seconds": run.seconds,
+        "millilitres": ended.pumped if ended else {},
+    }

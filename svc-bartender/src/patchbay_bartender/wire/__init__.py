@@ -1,0 +1,1 @@
+"""What GUIs speak: JSON over WebSocket."""

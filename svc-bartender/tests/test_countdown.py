@@ -1,0 +1,139 @@
+"""What GUIs are told of a run, on a loop whose clock the test drives."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from patchbay_bartender.edge.countdown import SILENCE_S, Countdown
+
+
+class Timers:
+    """As much of an event loop as a countdown needs, with a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = itertools.count()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, at: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(call)
+        heapq.heappush(self._heap, (at, next(self._count), timer))
+        return timer
+
+    def pass_to(self, moment: float) -> None:
+        """Let time pass, and timers fire."""
+        while self._heap and self._heap[0][0] <= moment:
+            at, _, timer = heapq.heappop(self._heap)
+            self.now = max(self.now, at)
+            if not timer.cancelled:
+                timer.call()
+        self.now = moment
+
+
+class Timer:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    timers = Timers()
+
+    def running() -> Any:
+        return timers
+
+    monkeypatch.setattr(asyncio, "get_running_loop", running)
+    return timers
+
+
+@pytest.fixture
+def said() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def count(timers: Timers, said: list[int]) -> Countdown:
+    return Countdown(said.append)
+
+
+def test_it_counts_from_the_start_to_zero(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 5.964)
+    assert said == [6]
+    timers.pass_to(5.97)
+    assert said == [6, 5, 4, 3, 2, 1]
+    assert count.remaining == 1
+    count.idle()
+    assert said == [6, 5, 4, 3, 2, 1, 0]
+    assert count.remaining == 0
+    timers.pass_to(100)
+    count.idle()
+    assert said == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_whole_seconds_are_said_once_each(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 2.0)
+    timers.pass_to(0.004)
+    count.busy("r1", 2.0)  # the pumps have begun a little later
+    timers.pass_to(2.01)
+    count.idle()
+    assert said == [2, 1, 0]
+
+
+def test_a_run_that_is_stopped_is_at_zero_at_once(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 10)
+    timers.pass_to(1.5)
+    count.idle()
+    assert said == [10, 9, 0]
+
+
+def test_a_run_that_takes_longer_than_was_thought_goes_on(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 2)
+    timers.pass_to(1.9)
+    count.busy("r1", 2)
+    timers.pass_to(4)
+    count.idle()
+    assert said == [2, 1, 2, 1, 0]
+
+
+def test_a_run_of_which_nobody_says_anything_more_is_over_some_time(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 2)
+    timers.pass_to(2 + SILENCE_S - 0.1)
+    assert said == [2, 1]
+    timers.pass_to(2 + SILENCE_S)
+    assert said == [2, 1, 0]
+    count.busy("r1", 0)  # who comes back says first what it knew last
+    assert said == [2, 1, 0]
+    count.idle()
+    assert said == [2, 1, 0]
+
+
+def test_the_next_run_begins_anew(count: Countdown, timers: Timers, said: list[int]) -> None:
+    count.busy("r1", 1)
+    count.busy("r2", 3)
+    timers.pass_to(1.5)
+    count.close()
+    timers.pass_to(100)
+    assert said == [1, 3, 2]

@@ -1,0 +1,291 @@
+"""The scheduler, with the test as the pumps: what it orders, believes, counts and gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from patchbay.bus import Bus
+from patchbay.messages import encode, new_event
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
+from patchbay.testing import MakeBus, Part, eventually, pub, store_part, until
+from patchbay_bartender.messages import (
+    Ask,
+    Asked,
+    Blend,
+    Configure,
+    PumpsFinished,
+    PumpsStarted,
+    PumpsState,
+    Refill,
+    Stop,
+)
+from patchbay_bartender.wire.gui import Blend as Said
+from tests.bartender_bar import PUMPS, House
+
+TOPIC = "patchbay/bartender"
+
+
+class Pumps:
+    """The pumps' edge, as far as the scheduler sees it."""
+
+    def __init__(self, house: House, bus: Bus) -> None:
+        self.house = house
+        self.bus = bus
+        self.sequence = 0
+
+    async def state(self, run_id: str | None = None, last_run: str | None = None) -> None:
+        on = [0] if run_id else []
+        state = PumpsState(
+            edge=PUMPS,
+            driver="simulated",
+            on=on,
+            run_id=run_id,
+            remaining=3.0 if run_id else 0.0,
+            last_run=last_run or run_id,
+        )
+        await self.bus.publish(f"{TOPIC}/bar-pumps/state", encode(state), retain=True)
+
+    async def event(self, name: str, data: msgspec.Struct, *, again: bool = False) -> None:
+        """A durable event, or the last one once more."""
+        self.sequence += not again
+        event = new_event(
+            id=f"e{self.sequence}",
+            source=PUMPS,
+            type=f"patchbay.bartender.{name}",
+            subject="bar-pumps",
+            data=data,
+            sequence=self.sequence,
+            epoch="first",
+        )
+        await self.bus.publish(f"{TOPIC}/bar-pumps/event/{name}", event)
+
+    async def ordered(self, number: int = 0) -> str:
+        """The id of the run that was ordered."""
+        await until(lambda: len(self.house.heard.of("bar-pumps/cmd/run")) > number)
+        return str(self.house.heard.of("bar-pumps/cmd/run")[number]["run_id"])
+
+
+@pytest.fixture
+async def bar(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
+    """A bar without pumps."""
+    house = House(make_bus, store, tmp_path)
+    house.watcher.start()
+    await house.watcher.wait_connected(10)
+    await house.start_domain()
+    try:
+        yield house
+    finally:
+        await house.end()
+
+
+@pytest.fixture
+async def pumps(bar: House, make_bus: MakeBus) -> Pumps:
+    bus = make_bus(PUMPS, announce=True)
+    bus.listen(f"{TOPIC}/bar-pumps/cmd/+", lambda message: message.ack())
+    bus.start()
+    await bus.set_ready()
+    await bus.wait_online(10)
+    pumps = Pumps(bar, bus)
+    await pumps.state()
+    await until(lambda: bar.domain.presence.online)
+    return pumps
+
+
+async def ask(house: House, name: str, body: msgspec.Struct) -> dict[str, Any]:
+    """A command's answer."""
+    topic = f"{TOPIC}/bar/cmd/{name}"
+    answer: dict[str, Any] = json.loads(await house.watcher.request(topic, encode(body)))
+    return answer
+
+
+async def blend(house: House) -> dict[str, Any]:
+    return await ask(house, "blend", Blend(cup_size=0.2, ratios={"0": 1.0, "3": 0.5}, by="Ann"))
+
+
+async def test_a_blend_is_saved_before_it_is_ordered(bar: House, pumps: Pumps) -> None:
+    answer = await blend(bar)
+    assert answer["ok"]
+    run = await pumps.ordered()
+    assert (answer["run_id"], answer["seconds"]) == (run, 4.0)
+    assert bar.heard.of("bar-pumps/cmd/run")[0]["seconds"] == {"0": 4.0, "3": 2.0}
+    saved = await bar.bars()
+    assert saved["run"]["id"] == run
+    (record,) = await bar.blends()
+    assert (record["status"], record["by"], record["cup_size"]) == ("ordered", "Ann", 0.2)
+
+
+async def test_only_the_run_that_stands_is_confirmed(bar: House, pumps: Pumps) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+    topic = f"{TOPIC}/bar-pumps/event/asked"
+    await pumps.bus.publish(topic, encode(Asked("another", "n0")))
+    await pumps.bus.publish(topic, encode(Asked(run, "n1")))
+    await until(lambda: bar.heard.of("bar-pumps/cmd/confirm"))
+    await ask(bar, "stop", Stop())
+    await pumps.bus.publish(topic, encode(Asked(run, "n2")))
+    await ask(bar, "state", Ask())  # what came before it was handled
+    (confirm,) = bar.heard.of("bar-pumps/cmd/confirm")
+    (order,) = bar.heard.of("bar-pumps/cmd/run")
+    assert (confirm["run_id"], confirm["nonce"]) == (run, "n1")
+    assert confirm["clock"] == order["clock"]
+    assert 0 <= confirm["now"] - order["ordered_at"] < 2
+
+
+async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: Pumps) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+    await pumps.event("started", PumpsStarted(run, {"0": 4.0, "3": 2.0}))
+    done = PumpsFinished(run, "done", "", {"0": 4.0, "3": 2.0})
+    await pumps.event("finished", done)
+    await until(lambda: bar.heard.of("bar/event/finished"))
+    await pumps.event("finished", done, again=True)
+    await pumps.event("finished", done)  # and once more under a number of its own
+    await until(lambda: bar.domain.inbox.taken == 3)
+    saved = await bar.bars()
+    assert [pump["millilitres"] for pump in saved["pumps"]] == [200, 0, 0, 100, 0, 0, 0, 0]
+    (finished,) = bar.heard.data("bar/event/finished")
+    assert finished["millilitres"] == {"0": 200, "3": 100}
+    await bar.stop("domain")
+    await bar.start_domain()
+    await pumps.event("finished", done)
+    await until(lambda: bar.domain.inbox.taken == 1)
+    assert (await bar.bars())["pumps"] == saved["pumps"]
+
+
+async def test_pumps_that_say_nothing_have_not_begun(bar: House, pumps: Pumps) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+    await until(lambda: bar.heard.of("bar/event/failed"))
+    (failed,) = bar.heard.data("bar/event/failed")
+    assert (failed["run_id"], failed["code"]) == (run, "not_started")
+    assert bar.heard.of("bar-pumps/cmd/stop")[-1]["run_id"] == run  # to be sure
+    assert (await blend(bar))["ok"]
+
+
+async def test_pumps_that_are_only_remembered_as_there_are_noticed_at_once(
+    bar: House, mosquitto: Part, make_bus: MakeBus
+) -> None:
+    """As a broker keeps them that was killed together with them."""
+    state = PumpsState(
+        edge="bartender-pumps-gone", driver="rpi", on=[], run_id=None, remaining=0, last_run=None
+    )
+    pub(mosquitto, "patchbay/status/bartender-pumps-gone", "online", "-r")
+    pub(mosquitto, f"{TOPIC}/bar-pumps/state", encode(state).decode(), "-r")
+    await until(lambda: bar.domain.presence.online)
+    await bar.watcher.stop()  # it hears all topics, and would count as somebody who does
+    asker = make_bus("asker")
+    asker.start()
+    await asker.wait_connected(10)
+    body = encode(Blend(cup_size=0.1, ratios={"0": 1.0}))
+    answer = json.loads(await asker.request(f"{TOPIC}/bar/cmd/blend", body))
+    assert answer["error"] == {"code": "pumps_offline", "message": "the pumps are offline"}
+    await eventually(lambda: ended(bar))
+    (record,) = await bar.blends()
+    assert record["status"] == "failed"
+
+
+async def ended(house: House) -> bool:
+    return all(one["ended_at"] for one in await house.blends())
+
+
+async def test_pumps_that_do_what_nobody_has_ordered_are_stopped(bar: House, pumps: Pumps) -> None:
+    await pumps.state("somebody else's")
+    await until(lambda: bar.heard.of("bar-pumps/cmd/stop"))
+    assert bar.heard.of("bar-pumps/cmd/stop")[0]["run_id"] == "somebody else's"
+
+
+async def test_a_scheduler_that_is_back_believes_the_pumps(bar: House, pumps: Pumps) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+    await bar.stop("domain")
+    await bar.start_domain()
+    await until(lambda: bar.heard.of("bar-pumps/cmd/report"))
+    await pumps.state(run)
+    await until(lambda: bar.heard.of("bar/state")[-1]["remaining"] > 2.5)
+    refused = await ask(bar, "refill", Refill(pump=1))
+    assert refused["error"]["message"] == "Already blending ! Retry in 3 sec"
+    await pumps.event("finished", PumpsFinished(run, "done", "", {"0": 4.0, "3": 2.0}))
+    await until(lambda: bar.heard.of("bar/event/finished"))
+
+
+async def test_a_command_that_comes_again_is_answered_the_same_and_done_once(
+    bar: House, pumps: Pumps
+) -> None:
+    event = new_event(
+        id="c1",
+        source="somebody",
+        type="patchbay.bartender.blend",
+        data=Blend(cup_size=0.2, ratios={"0": 1.0}),
+    )
+    first = json.loads(await bar.watcher.request(f"{TOPIC}/bar/cmd/blend", event))
+    second = json.loads(await bar.watcher.request(f"{TOPIC}/bar/cmd/blend", event))
+    assert first["ok"]
+    assert second == first
+    assert len(bar.heard.of("bar-pumps/cmd/run")) == 1
+
+
+async def test_what_is_set_survives_a_restart(bar: House) -> None:
+    wanted = Configure(pump=2, enabled=False, refill_time=6.5, speed_ratio=2, sec_per_liter=99)
+    answer = await ask(bar, "configure", wanted)
+    assert answer["sec_per_liter"] == 99
+    await bar.stop("domain")
+    await bar.start_domain()
+    state = (await ask(bar, "state", Ask()))["bar"]
+    assert state["sec_per_liter"] == 99
+    assert state["pumps"][2] == {
+        "enabled": False,
+        "refill_time": 6.5,
+        "speed_ratio": 2,
+        "millilitres": 0.0,
+    }
+
+
+async def test_while_the_store_is_away_nothing_is_poured_nor_kept_for_later(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    part = store_part(tmp_path / "store")
+    part.start()
+    settings = StoreSettings(timeout_s=1.0)
+    try:
+        async with Store(settings, f"mongodb://127.0.0.1:{part.port}") as store:
+            house = House(make_bus, store, tmp_path)
+            try:
+                await house.start()
+                await asyncio.to_thread(part.kill)
+                body = encode(Blend(cup_size=0.1, ratios={"0": 1.0}))
+                topic = f"{TOPIC}/bar/cmd/blend"
+                payload = await house.watcher.request(topic, body, timeout_s=20)
+                assert json.loads(payload)["error"]["code"] == "unavailable"
+                await asyncio.to_thread(part.start)
+                await eventually(lambda: pours(house))
+                assert list(house.pins.ran()) == [5]
+            finally:
+                await house.end()
+    finally:
+        part.stop()
+
+
+async def pours(house: House) -> bool:
+    """Does it pour again? It tries, with another pump."""
+    async with house.connect() as gui:
+        try:
+            return await gui.pour(Said(0.01, {"5": 1.0})) != []
+        except RuntimeError:
+            return False
+
+
+async def test_dead_letters_are_kept(bar: House, store: Store, mosquitto: Part) -> None:
+    pub(mosquitto, "patchbay/dead/bartender", "a letter that somebody made up")
+
+    async def buried() -> bool:
+        return await store.count("dead", {}) == 1
+
+    await eventually(buried)

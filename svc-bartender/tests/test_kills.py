@@ -1,0 +1,325 @@
+"""Units as processes that are killed, stopped and started again: which pins are on, and for how
+long they were."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchbay.bus import Bus
+from patchbay.messages import now
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
+from patchbay.testing import Part, broker_settings, free_port, pub, until
+from patchbay.topics import Topics
+from patchbay_bartender.simulator import Gui
+from patchbay_bartender.wire.gui import Blend, Error, Status, Stop
+from tests.bartender_bar import Heard, Pins
+from tests.house import UnitPart, house_environ
+
+DEADLINE_S = 30.0
+
+
+class Units:
+    """The three units of a bar, each a process. A litre takes 20 s."""
+
+    def __init__(self, directory: Path, broker: Part, store: Part) -> None:
+        self.broker = broker
+        self.gui_port = free_port()
+        self.database = f"kills_{os.getpid()}_{self.gui_port}"
+        self.uri = f"mongodb://127.0.0.1:{store.port}"
+        environ = house_environ(
+            RUNTIME__STATE_DIR=directory / "state",
+            RUNTIME__DEMO="true",
+            BROKER__PORT=broker.port,
+            BROKER__BACKOFF_INITIAL_S=0.05,
+            BROKER__BACKOFF_MAX_S=0.5,
+            STORE__URI=self.uri,
+            STORE__DATABASE=self.database,
+            BARTENDER__PORT=self.gui_port,
+            BARTENDER__SEC_PER_LITER=20,
+            BARTENDER__LOST_AFTER_S=3,
+        )
+        self.gui = UnitPart("bartender.gui", directory, self.gui_port, environ)
+        self.pumps = UnitPart("bartender.pumps", directory, 0, environ)
+        self.domain = UnitPart("bartender.domain", directory, 0, environ)
+        self.pins = Pins(directory / "state" / "units" / self.pumps.instance / "pins")
+        self.bus = Bus(
+            broker_settings(broker.port), client_id="watcher", topics=Topics(), announce=False
+        )
+        self.heard = Heard(self.bus)
+
+    async def start(self) -> None:
+        """Start all and wait until the bar is open."""
+        self.bus.start()
+        await self.bus.wait_connected(10)
+        self.pumps.spawn()
+        self.domain.spawn()
+        await asyncio.to_thread(self.gui.start)
+        await until(self.open, DEADLINE_S)
+
+    def open(self) -> bool:
+        """The bar has said last that it is idle and that its pumps are there."""
+        states = self.heard.of("bar/state")
+        return bool(states) and states[-1]["pumps_online"] and states[-1]["state"] == "idle"
+
+    async def pouring(self, gui: Gui, seconds: float) -> None:
+        """Have this GUI order so many seconds of pump 0, and wait until it pours."""
+        await gui.say(Blend(seconds / 20, {"0": 1.0}))
+        await until(lambda: self.pins.on == [0], DEADLINE_S)
+        await until(lambda: self.heard.of("bar/event/started"), DEADLINE_S)
+
+    async def ended(self, how: str) -> dict[str, Any]:
+        """The data of the one event with which the run ends."""
+        await until(lambda: self.heard.of(f"bar/event/{how}"), DEADLINE_S)
+        (data,) = self.heard.data(f"bar/event/{how}")
+        return dict(data)
+
+    async def blends(self) -> list[dict[str, Any]]:
+        """The history, when nothing in it is open any more."""
+        async with Store(StoreSettings(database=self.database), self.uri) as store:
+            deadline = time.monotonic() + DEADLINE_S
+            while True:
+                found = await store.find("blends", {}, sort=[("_id", 1)])
+                if found and all(one["ended_at"] for one in found):
+                    return found
+                assert time.monotonic() < deadline, found
+                await asyncio.sleep(0.05)
+
+    async def millilitres(self) -> float:
+        """What pump 0 has pumped, as the store says."""
+        async with Store(StoreSettings(database=self.database), self.uri) as store:
+            (bar,) = await store.find("pumps", {})
+            return float(bar["pumps"][0]["millilitres"])
+
+    async def end(self) -> None:
+        await self.bus.stop()
+        for unit in (self.gui, self.pumps, self.domain):
+            unit.kill()
+
+
+@pytest.fixture
+async def units(tmp_path: Path, mosquitto: Part, store_server: Part) -> AsyncIterator[Units]:
+    units = Units(tmp_path, mosquitto, store_server)
+    try:
+        await units.start()
+        yield units
+    finally:
+        await units.end()
+
+
+def heard_zero(gui: Gui) -> bool:
+    return gui.statuses[-1:] == [0]
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def number(request: pytest.FixtureRequest) -> signal.Signals:
+    number: signal.Signals = request.param
+    return number
+
+
+async def test_a_signal_to_end_switches_everything_off(
+    units: Units, number: signal.Signals
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 20)
+        told_at = time.monotonic()
+        os.kill(units.pumps.pid, number)
+        await until(lambda: units.pins.on == [], DEADLINE_S)
+        off_at = time.monotonic()
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+    assert off_at - told_at < 5
+    assert units.pins.ran()[0] < 15
+    assert (await units.ended("failed"))["reason"] == "the pumps' process was stopped"
+
+
+async def test_a_kill_leaves_pins_as_they_are_and_the_next_start_switches_them_off(
+    units: Units,
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 20)
+        units.pumps.kill()
+        assert units.pins.on == [0]  # as the pins of a Pi would be
+        began = time.monotonic()
+        units.pumps.spawn()
+        await until(lambda: units.pins.on == [], DEADLINE_S)
+        assert time.monotonic() - began < 2
+        failed = await units.ended("failed")
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: Error("the pumps' process was killed") in gui.heard, DEADLINE_S)
+    assert failed["code"] == "pumps_failed"
+    ran = units.pins.ran()[0]
+    assert failed["millilitres"]["0"] == pytest.approx(ran / 20 * 1000, abs=20)
+    (record,) = await units.blends()
+    assert record["status"] == "failed"
+    assert await units.millilitres() == pytest.approx(failed["millilitres"]["0"])
+    await until(units.open, DEADLINE_S)
+
+
+async def test_pumps_that_do_not_come_back_are_lost_and_counted_when_they_do(
+    units: Units,
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 20)
+        units.pumps.kill()
+        failed = await units.ended("failed")
+        assert failed["code"] == "pumps_lost"
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+        assert await units.millilitres() == 0
+        units.pumps.spawn()
+        await until(lambda: units.pins.on == [], DEADLINE_S)
+        await until(units.open, DEADLINE_S)
+        await until(lambda: units.heard.of("bar-pumps/event/finished"), DEADLINE_S)
+        deadline = time.monotonic() + DEADLINE_S
+        while not await units.millilitres():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+    (record,) = await units.blends()
+    assert record["status"] == "failed"
+    assert record["millilitres"]["0"] == pytest.approx(await units.millilitres())
+
+
+async def test_a_scheduler_that_is_killed_takes_the_run_up_again_and_finishes_the_count(
+    units: Units,
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 5)
+        units.domain.kill()
+        said = len(units.heard.of("bar/event/progress"))
+        units.domain.spawn()
+        await until(lambda: len(units.heard.of("bar/event/progress")) > said, DEADLINE_S)
+        finished = await units.ended("finished")
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+        assert gui.statuses == [5, 4, 3, 2, 1, 0]
+    assert units.pins.ran() == {0: pytest.approx(5, abs=0.1)}
+    assert finished["millilitres"] == {"0": pytest.approx(250, abs=5)}
+    (record,) = await units.blends()
+    assert record["status"] == "done"
+    assert await units.millilitres() == pytest.approx(250, abs=5)
+
+
+async def test_a_scheduler_that_comes_back_after_the_end_still_says_how_it_was(
+    units: Units,
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 1)
+        units.domain.kill()
+        await until(lambda: heard_zero(gui), DEADLINE_S)  # nobody has told it: it counts itself
+        assert units.pins.ran() == {0: pytest.approx(1, abs=0.1)}
+        units.domain.spawn()
+        await units.ended("finished")
+    (record,) = await units.blends()
+    assert record["status"] == "done"
+    assert await units.millilitres() == pytest.approx(50, abs=5)
+
+
+async def test_a_blend_that_was_published_while_the_scheduler_was_down_is_never_poured(
+    units: Units,
+) -> None:
+    units.domain.kill()
+    pub(
+        units.broker,
+        "patchbay/bartender/bar/cmd/blend",
+        '{"cup_size": 0.2, "ratios": {"0": 1.0}}',
+        "-q",
+        "1",  # or the broker keeps it for nobody
+    )
+    units.domain.spawn()
+    await until(lambda: units.heard.of("bar/event/rejected"), DEADLINE_S)
+    (rejected,) = units.heard.data("bar/event/rejected")
+    assert (rejected["command"], rejected["code"]) == ("blend", "too_late")
+    assert units.heard.of("bar-pumps/cmd/run") == []
+    assert units.pins.ran() == {}
+
+
+async def test_the_broker_may_go_in_the_middle_of_a_blend(units: Units) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 3)
+        units.broker.kill()
+        await until(lambda: units.pins.on == [], DEADLINE_S)
+        assert units.pins.ran() == {0: pytest.approx(3, abs=0.1)}
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+        units.broker.start()
+        await units.ended("finished")
+        assert gui.statuses == [3, 2, 1, 0]
+    (record,) = await units.blends()
+    assert record["status"] == "done"
+
+
+async def test_a_stop_reaches_the_pumps_though_there_is_no_scheduler(units: Units) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 20)
+        units.domain.kill()
+        await gui.say(Stop())
+        await until(lambda: units.pins.on == [], DEADLINE_S)
+        units.domain.spawn()
+        assert (await units.ended("failed"))["code"] == "stopped"
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+    assert units.pins.ran()[0] < 15
+    (record,) = await units.blends()
+    assert record["status"] == "stopped"
+
+
+async def test_a_run_that_was_never_ordered_ends_as_failed(
+    units: Units,
+) -> None:
+    """The scheduler is killed between the save and the order."""
+    await asyncio.to_thread(units.domain.terminate)
+    async with Store(StoreSettings(database=units.database), units.uri) as store:
+        (bar,) = await store.find("pumps", {})
+        run = {
+            "id": "bar:0000000000001-x",
+            "kind": "blend",
+            "by": "",
+            "ordered_at": now(),
+            "seconds": {"0": 2.0},
+            "millilitres": {"0": 100.0},
+        }
+        await store.save("pumps", [{**bar, "v": bar["v"] + 1, "run": run}])
+    units.domain.spawn()
+    failed = await units.ended("failed")
+    assert failed["code"] == "not_started"
+    (record,) = await units.blends()
+    assert record["status"] == "failed"
+    await until(units.open, DEADLINE_S)
+    assert units.pins.ran() == {}
+
+
+async def test_blends_and_millilitres_survive_every_restart(units: Units) -> None:
+    async with Gui(units.gui_port) as gui:
+        await gui.pour(Blend(0.02, {"0": 1.0}))
+        for unit in (units.domain, units.pumps):
+            unit.kill()
+            said = len(units.heard.of("bar/state"))
+            unit.spawn()
+            await until(lambda said=said: len(units.heard.of("bar/state")) > said, DEADLINE_S)
+            await until(units.open, DEADLINE_S)
+        await gui.pour(Blend(0.02, {"0": 1.0}))
+    assert [one["status"] for one in await units.blends()] == ["done", "done"]
+    assert await units.millilitres() == pytest.approx(40, abs=1)
+
+
+async def test_a_scheduler_that_people_wait_for_does_not_step_back(units: Units) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, units.domain.pid) == ours
+
+
+async def test_a_frozen_pumps_process_does_not_begin_late(units: Units) -> None:
+    async with Gui(units.gui_port) as gui:
+        with units.pumps.frozen():
+            await gui.say(Blend(0.5, {"0": 1.0}))
+            await gui.hear(Status)
+            await asyncio.to_thread(time.sleep, 2.2)  # past start_deadline_s
+        await units.ended("failed")
+        await until(lambda: heard_zero(gui), DEADLINE_S)
+    assert units.pins.ran() == {}
+    assert units.heard.of("bar-pumps/event/started") == []
+    (refused,) = units.heard.data("bar-pumps/event/refused")
+    assert refused["code"] in ("late", "unsure")

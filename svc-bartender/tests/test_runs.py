@@ -1,0 +1,73 @@
+"""Which runs are known, and what is estimated of one that was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchbay.outbox import Outbox
+from patchbay.testing import MakeBus
+from patchbay_bartender.edge import runs
+from patchbay_bartender.edge.runs import Begun, Runs, boot_id, estimate
+
+BEGUN = Begun(run_id="r1", seconds={"0": 10.0, "5": 2.0}, at=100.0, boot="this")
+
+
+def test_pumps_ran_until_we_switched_them_off_or_their_time_was_over() -> None:
+    assert estimate(BEGUN, 104.0, "this") == {"0": 4.0, "5": 2.0}
+
+
+def test_after_a_reboot_what_was_ordered_counts() -> None:
+    assert estimate(BEGUN, 3.0, "another") == BEGUN.seconds
+    unnamed = Begun(run_id="r1", seconds={"0": 1.0}, at=100.0, boot="")
+    assert estimate(unnamed, 100.1, "") == {"0": 1.0}
+
+
+def test_a_machine_without_a_boot_id_has_none(tmp_path: Path) -> None:
+    assert boot_id(tmp_path / "none") == ""
+    (tmp_path / "some").write_text("abc\n")
+    assert boot_id(tmp_path / "some") == "abc"
+
+
+async def test_runs_are_known_after_a_restart_and_the_one_under_way_is_cut_off(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    file = tmp_path / "outbox.sqlite"
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        first = Runs(outbox)
+        assert (first.cut_off, first.last) == (None, None)
+        first.remember("r0")
+        first.begin(BEGUN)
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        second = Runs(outbox)
+        assert "r0" in second
+        assert "r1" in second
+        assert "r2" not in second
+        assert second.cut_off == BEGUN
+        assert second.last == "r1"
+        second.end()
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        third = Runs(outbox)
+        assert third.cut_off is None
+        assert "r1" in third
+
+
+async def test_the_oldest_runs_are_forgotten(
+    make_bus: MakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "REMEMBERED", 3)
+    file = tmp_path / "outbox.sqlite"
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        known = Runs(outbox)
+        for number in (9, 8, 7, 6, 5):  # by age, not by name
+            known.remember(f"r{number}")
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        known = Runs(outbox)
+        assert [f"r{number}" in known for number in (9, 8, 7, 6, 5)] == [
+            False,
+            False,
+            True,
+            True,
+            True,
+        ]

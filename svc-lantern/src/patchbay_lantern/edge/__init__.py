@@ -1,0 +1,7 @@
+"""The edges of the lanterns: wire <-> bus.
+
+tlv         lanterns connect and obey
+api         people and programs command them by HTTP
+page        browsers show them
+following   what the edges that obey learn from the bus
+"""

@@ -1,0 +1,263 @@
+"""The API edge: people and programs command the lanterns by HTTP.
+
+A call is answered after the domain has answered: then it is persisted, and the edges are being
+told. When the domain does not answer in time it is 503, and the command does not act later: the
+broker throws it away, and the domain refuses what has waited.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from patchbay.bus import Bus, Message
+from patchbay.errors import Rejected, Unavailable
+from patchbay.messages import Failure, decode, encode
+from patchbay.runtime import Unit
+from patchbay.sockets import why_not_listening
+from patchbay_lantern.census import Census
+from patchbay_lantern.commands import COMMANDS, Registry
+from patchbay_lantern.messages import ALL, SERVICE, SET, Set, State
+from patchbay_lantern.settings import LanternSettings
+from patchbay_lantern.wire import http
+from patchbay_lantern.wire.errors import WireError
+
+METHODS: Final = "GET, HEAD, OPTIONS, POST"
+PREFLIGHT_S: Final = 600
+"""How long a browser may remember that it may ask."""
+
+STOP_GRACE_S: Final = 1.0
+"""How long calls in hand have when the unit stops."""
+
+_LIBRARY = logging.getLogger("patchbay_lantern.aiohttp")
+_LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Done(msgspec.Struct):
+    """What the domain answers."""
+
+    ok: bool
+    command: str = ""
+    value: str | None = None
+    lanterns: int = 0
+    error: Failure | None = None
+
+
+class Refusal(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+async def run(unit: Unit) -> None:
+    """The unit ``lantern.api``."""
+    settings = unit.settings(LanternSettings)
+    api = Api(unit.bus, settings, unit.config.port(settings.page_port))
+    async with ApiServer(api, unit.listen_host, unit.config.port(settings.api_port)) as server:
+        unit.log.info("listening", host=unit.listen_host, port=server.port)
+        unit.info_sources["calls"] = lambda: api.calls
+        unit.info_sources["refused"] = lambda: api.refused
+        await unit.serving()
+
+
+class Api:
+    """Answers requests. ``page_port``: where our own page is, which may call from a browser."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: LanternSettings,
+        page_port: int,
+        registry: Registry = COMMANDS,
+    ) -> None:
+        self.calls = 0
+        """Commands that were obeyed."""
+        self.refused = 0
+        """Requests that were answered with an error."""
+        self._bus = bus
+        self._settings = settings
+        self._page_port = page_port
+        self._registry = registry
+        self._state: State | None = None
+        self._census = Census(bus, state=self._stated)
+        self._log = structlog.get_logger("api").bind(instance=bus.client_id)
+
+    def application(self) -> web.Application:
+        """The application that aiohttp serves."""
+        application = web.Application(client_max_size=http.MAX_BODY, middlewares=[self._around])
+        application.router.add_get("/", self._show)
+        application.router.add_post("/", self._call)
+        application.router.add_route("OPTIONS", "/", self._preflight)
+        return application
+
+    # Requests
+
+    async def _show(self, request: web.Request) -> web.Response:
+        state = self._state
+        if state is None or not self._bus.connected:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "cut off from the bus")
+        shown = {key: getattr(state, key) for key in ("on", "color", "since", "by")}
+        return _json(HTTPStatus.OK, encode({**shown, "lanterns": self._census.lanterns}) + b"\n")
+
+    async def _call(self, request: web.Request) -> web.Response:
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._may_call(origin, request.host):
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "forbidden_origin", f"pages of {origin} may not call"
+            )
+        try:
+            call = http.decode(await request.read())
+            order = self._registry.order(call.command, call.value)
+        except WireError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, error.code, str(error)) from error
+        except Rejected as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, error.code, error.message) from error
+        body = Set(command=order.command, value=order.value, by=f"api {request.remote}"[:64])
+        done = await self._ask(body)
+        self.calls += 1
+        return _json(HTTPStatus.OK, http.encode_done(done.command, done.value, done.lanterns))
+
+    async def _preflight(self, request: web.Request) -> web.Response:
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
+
+    async def _ask(self, body: Set) -> _Done:
+        """Have the domain obey. Raises `Refusal`."""
+        within_s = self._settings.answer_s
+        try:
+            payload = await self._bus.request(
+                self._bus.topics.command(SERVICE, ALL, SET),
+                encode(body),
+                timeout_s=within_s,
+                expiry_s=math.ceil(within_s),
+            )
+        except (TimeoutError, Unavailable) as error:
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "unavailable",
+                f"the lantern domain has not answered within {within_s:g} s",
+            ) from error
+        done = msgspec.json.decode(payload, type=_Done)
+        if done.ok:
+            return done
+        failure = done.error or Failure("refused", "without a reason")
+        late = failure.code == "too_late"
+        status = HTTPStatus.SERVICE_UNAVAILABLE if late else HTTPStatus.BAD_REQUEST
+        raise Refusal(status, failure.code, failure.message)
+
+    def _stated(self, message: Message) -> None:
+        """``all/state`` has come."""
+        try:
+            self._state = decode(msgspec.json.Decoder(State), message.payload)
+        except msgspec.DecodeError as error:
+            self._log.error("no state", topic=message.topic, error=str(error))
+
+    # Around every request
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every error is JSON, and browsers hear whether their page may read the answer."""
+        try:
+            response = await handler(request)
+        except Refusal as refusal:
+            response = self._refuse(refusal.status, refusal.code, str(refusal))
+        except web.HTTPRequestEntityTooLarge:
+            why = f"a body has at most {http.MAX_BODY} bytes"
+            response = self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", why)
+        except web.HTTPMethodNotAllowed:
+            why = f"there are {METHODS}"
+            response = self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", why)
+            response.headers["Allow"] = METHODS
+        except web.HTTPNotFound:
+            response = self._refuse(HTTPStatus.NOT_FOUND, "not_found", "there is only /")
+        except web.HTTPException as error:
+            response = self._refuse(HTTPStatus(error.status), "bad_request", error.reason)
+        except Exception as error:  # the outermost frame of a request
+            self._log.error("request failed", exc_info=error)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            response = self._refuse(status, "internal_error", "this is our mistake")
+        self._allow(request, response)
+        return response
+
+    def _refuse(self, status: HTTPStatus, code: str, message: str) -> web.Response:
+        self.refused += 1
+        return _json(status, http.encode_error(code, message))
+
+    def _allow(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Say, as CORS wants it, that the page which asks may read this."""
+        response.headers["Vary"] = "Origin"
+        origin = request.headers.get("Origin")
+        if origin is None or not self._may_call(origin, request.host):
+            return
+        response.headers["Access-Control-Allow-Origin"] = origin
+        if request.method == "OPTIONS":
+            response.headers["Access-Control-Allow-Methods"] = METHODS
+            response.headers["Access-Control-Allow-Headers"] = "Content-Type"
+            response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_S)
+
+    def _may_call(self, origin: str, host: str) -> bool:
+        """Our own page may, on the host that it was asked from, and those of ``origins``.
+
+        A browser calls for any page that somebody has open: without this each could command.
+        """
+        if origin in self._settings.origins:
+            return True
+        try:
+            page, ours = urlsplit(origin), urlsplit(f"//{host}")
+            return page.hostname == ours.hostname and page.port == self._page_port
+        except ValueError:
+            return False
+
+
+class ApiServer:
+    """The listening port of the API. ``async with``; raises Unavailable if it cannot be had."""
+
+    def __init__(self, api: Api, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._runner = web.AppRunner(
+            api.application(),
+            access_log=None,
+            handle_signals=False,
+            logger=_LIBRARY,
+            shutdown_timeout=STOP_GRACE_S,
+        )
+
+    async def __aenter__(self) -> ApiServer:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, reuse_address=True).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise Unavailable(why_not_listening(self._host, self._port, error)) from error
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on: the real one when it was asked for 0."""
+        number: int = self._runner.addresses[0][1]
+        return number
+
+
+def _json(status: HTTPStatus, body: bytes) -> web.Response:
+    return web.Response(
+        status=status,
+        body=body,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )

@@ -1,0 +1,75 @@
+"""The settings of the table ``[lantern]``; in the environment ``PATCHBAY_LANTERN__<KEY>``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s/]+$")]
+
+
+class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every key of ``[lantern]``. Sizes are bytes, times are seconds."""
+
+    port: Port = 9999
+    """TCP port that lanterns connect to (the seed's)."""
+
+    api_port: Port = 9000
+    """Port of the HTTP API (the seed's)."""
+
+    page_port: Port = 8888
+    """Port of the page and its WebSocket (the seed's)."""
+
+    listen_host: str | None = None
+    """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
+
+    api_url: Url | None = None
+    """Where the page finds the API, if it stands behind a proxy: ``https://lights.example``. None:
+    on the page's own host, at ``api_port``."""
+
+    origins: list[Url] = []
+    """Pages that may call the API from a browser, besides our own: ``https://lights.example``."""
+
+    max_connections: Positive = 10_000
+    """Lanterns connected at once; one more is closed at once. The unit raises its limit of open
+    files for them as far as it may, and says so when that is less."""
+
+    max_browsers: Positive = 1000
+    """Browsers connected at once; one more is answered with 503."""
+
+    send_state: bool = True
+    """A lantern that connects, for the first time or again, gets the present state at once."""
+
+    backlog_bytes: Positive = 65_536
+    """A lantern that has missed so much because it does not read is disconnected. What it missed
+    is not kept: when it reads again it gets the present state."""
+
+    send_buffer_bytes: Positive = 65_536
+    """What the kernel may hold for one lantern before that counts as not reading: some 200 commands
+    that are under way (measured), and no more than that of memory for each that is deaf."""
+
+    max_said_bytes: Positive = 65_536
+    """A lantern that says more within a second is disconnected: nothing that it says is read."""
+
+    dead_after_s: Annotated[int, Meta(ge=6, le=3600)] = 45
+    """A lantern that has vanished without a word (power, cable) is found within so long."""
+
+    answer_s: Seconds = 2.0
+    """The API says 503 when the domain has not answered for so long, and a command that has waited
+    for so long is refused: it must not act after somebody was told that it did not."""
+
+    state_interval_s: Annotated[float, Meta(ge=0)] = 0.05
+    """The number of connected lanterns is published at most this often: thousands come at once."""
+
+    history: Annotated[int, Meta(ge=0, le=1000)] = 100
+    """Commands that the state's document remembers, some 100 bytes each; it is written whole."""
+
+    share_group: None = None
+    """Not for this service: commands are applied in one order. Any value is refused."""
+
+    demo_lanterns: Annotated[int, Meta(ge=0, le=10_000)] = 3
+    """Simulated lanterns in `up --demo`."""

@@ -1,0 +1,51 @@
+"""What the lantern service keeps in MongoDB.
+
+lanterns    one document, `all`: `rules.Lanterns`, changed by compare-and-set
+dead        dead letters, for as long as ``[store] events_ttl_s`` says
+"""
+
+from __future__ import annotations
+
+from msgspec import to_builtins
+
+from patchbay.inbox import Aggregate, Aggregates
+from patchbay.messages import DeadLetter, parse_time
+from patchbay.store import Document, Store
+from patchbay_lantern.messages import ALL
+from patchbay_lantern.rules import Lanterns
+
+LANTERNS = "lanterns"
+DEAD = "dead"
+
+
+class LanternStore:
+    """The collections of the lantern service."""
+
+    def __init__(self, store: Store, dead_letters_ttl_s: int) -> None:
+        self._store = store
+        self._ttl_s = dead_letters_ttl_s
+        self._prepared = False
+        self.documents: Aggregates[Lanterns] = Aggregates(store, LANTERNS, Lanterns)
+
+    async def load(self) -> Aggregate[Lanterns]:
+        """The document as it is kept; a new one before the first command. Raises Unavailable."""
+        if not self._prepared:
+            await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+            self._prepared = True
+        await self.documents.load()
+        document = self.documents.get(ALL)
+        if document is None:
+            document = Aggregate(ALL, Lanterns())
+            self.documents.add(document)
+        return document
+
+    async def save(self, document: Aggregate[Lanterns]) -> None:
+        """Write it if it has changed. Raises Unavailable; it is then read again."""
+        await self.documents.save([document])
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter. Raises Unavailable."""
+        document: Document = to_builtins(letter)
+        document["_id"] = document.pop("id")
+        document["at"] = parse_time(letter.time)
+        await self._store.insert_new(DEAD, [document])

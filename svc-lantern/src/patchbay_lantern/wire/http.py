@@ -1,0 +1,68 @@
+"""What the API is asked and answers, as JSON.
+
+    POST /    {"method": "message", "params": {"command": "COLOR", "value": "ff0000"}}
+    200       {"result": "ok", "command": "COLOR", "value": "ff0000", "lanterns": 3}
+    400, ...  {"error": {"code": "bad_value", "message": "..."}}
+
+Source: the seed's curl line. It sends the body as a form, so the content type says nothing. Keys
+that are not named here are ignored. Which commands there are is not the wire's to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from patchbay_lantern.wire.errors import WireError
+
+MAX_BODY: Final = 65_536
+"""Bytes of a body. A command has some 80."""
+
+METHOD: Final = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked for: a command and its value, as given."""
+
+    command: object
+    value: object = None
+
+
+def decode(body: bytes) -> Call:
+    """The call of a body. Raises `WireError`: bad_json, bad_request, unknown_method, too_large."""
+    if len(body) > MAX_BODY:
+        raise WireError("too_large", f"a body has at most {MAX_BODY} bytes")
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("bad_json", f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise WireError("bad_request", 'an object with "method" and "params" is wanted')
+    if found.get("method") != METHOD:
+        raise WireError("unknown_method", f'"method" must be "{METHOD}"')
+    params = found.get("params")
+    if not isinstance(params, dict):
+        raise WireError("bad_request", '"params" must be an object')
+    if "command" not in params:
+        raise WireError("bad_request", '"command" is missing in "params"')
+    return Call(params["command"], params.get("value"))
+
+
+def encode(call: Call) -> bytes:
+    """The body of a call, as the page makes it."""
+    params = {"command": call.command, "value": call.value}
+    return msgspec.json.encode({"method": METHOD, "params": params})
+
+
+def encode_done(command: str, value: str | None, lanterns: int) -> bytes:
+    """The answer to a call that was obeyed."""
+    done = {"result": "ok", "command": command, "value": value, "lanterns": lanterns}
+    return msgspec.json.encode(done) + b"\n"
+
+
+def encode_error(code: str, message: str) -> bytes:
+    """The answer to a call that was not."""
+    return msgspec.json.encode({"error": {"code": code, "message": message}}) + b"\n"

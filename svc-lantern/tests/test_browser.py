@@ -1,0 +1,217 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from patchbay.testing import until
+from patchbay_lantern.commands import KINDS, Byte, Kind, Registry
+from tests.browser import DESKTOP, PHONE, Window, browser, window
+
+if TYPE_CHECKING:
+    from conftest import MakeHouse
+    from tests.lantern_house import House
+
+SOON_MS = 1000
+"""What the page must show within a second of a command."""
+
+DEADLINE_MS = 20_000
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    async with browser() as one:
+        yield one
+
+
+async def opened(house: House, one: Window) -> Page:
+    """The page, connected."""
+    await until(lambda: house.page._told is not None)
+    await one.page.goto(f"http://localhost:{house.page_port}/")
+    await expect(one.page.locator("#said")).to_have_text("Connected", timeout=DEADLINE_MS)
+    return one.page
+
+
+async def color(page: Page) -> str:
+    """The colour that the lantern is drawn in."""
+    found: str = await page.evaluate(
+        "getComputedStyle(document.querySelector('#glass .stop')).stopColor"
+    )
+    return found
+
+
+async def test_the_lantern_and_the_count_follow_within_a_second(
+    house: House, chromium: Browser
+) -> None:
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        lantern, number = page.locator("body"), page.locator("#number")
+        await expect(page.locator("#shines")).to_have_text("Nobody has lit it yet")
+        await expect(number).to_have_text("0")
+        await house.tell("COLOR", "ff0000")
+        await house.tell("ON")
+        await expect(page.locator("#shines")).to_have_text("On, #ff0000", timeout=SOON_MS)
+        await expect(page.locator("#look")).to_have_text("A lantern: On, colour #ff0000")
+        assert "lit" in str(await lantern.get_attribute("class"))
+        assert await color(page) == "rgb(255, 0, 0)"
+        await house.tell("OFF")
+        await expect(page.locator("#shines")).to_have_text("Off, #ff0000", timeout=SOON_MS)
+        assert "lit" not in str(await lantern.get_attribute("class"))
+        device = await house.lantern()
+        await expect(number).to_have_text("1", timeout=SOON_MS)
+        await expect(page.locator("#unit")).to_have_text("lantern connected")
+        await device.close()
+        await expect(number).to_have_text("0", timeout=SOON_MS)
+        assert one.complaints == []
+
+
+async def test_the_three_buttons_and_the_colour_picker_command_every_lantern(
+    house: House, chromium: Browser
+) -> None:
+    device = await house.lantern()
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        await page.click("#command-ON")
+        await device.hears(b"\x12\x00\x00")
+        await expect(page.locator("#command-ON")).to_have_attribute("aria-pressed", "true")
+        await page.click("#command-OFF")
+        await device.hears(b"\x13\x00\x00")
+        await expect(page.locator("#command-OFF")).to_have_attribute("aria-pressed", "true")
+        await expect(page.locator("#command-ON")).to_have_attribute("aria-pressed", "false")
+        await page.fill("#value-COLOR", "#12ab34")
+        await page.locator("#value-COLOR").dispatch_event("change")
+        await device.hears(b"\x20\x00\x03\x12\xab\x34")
+        await page.click("#command-COLOR")
+        await device.hears(b"\x20\x00\x03\x12\xab\x34")
+        await expect(page.locator("#problem")).to_have_text("")
+        assert one.complaints == []
+    await device.close()
+
+
+async def test_it_works_with_the_keyboard_alone(house: House, chromium: Browser) -> None:
+    device = await house.lantern()
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        await page.keyboard.press("Tab")
+        await expect(page.locator("#command-ON")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await device.hears(b"\x12\x00\x00")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Space")
+        await device.hears(b"\x13\x00\x00")
+        await page.keyboard.press("Tab")
+        await expect(page.locator("#command-COLOR")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await expect(page.locator("#value-COLOR")).to_be_focused()
+        outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+    await device.close()
+
+
+async def test_stop_and_start_of_the_server_is_shown_and_healed(
+    house: House, chromium: Browser
+) -> None:
+    await house.tell("COLOR", "ff0000")
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        await house.stop("page")
+        said = page.locator("#said")
+        await expect(said).to_have_text("Cut off: trying again…", timeout=DEADLINE_MS)
+        await expect(page.locator("#number")).to_have_text("–")
+        assert "cut" in str(await page.locator("body").get_attribute("class"))
+        await house.tell("COLOR", "00ff00")
+        await house.start("page")
+        await expect(said).to_have_text("Connected", timeout=DEADLINE_MS)
+        await expect(page.locator("#shines")).to_contain_text("#00ff00", timeout=DEADLINE_MS)
+        refused = [text for text in one.complaints if "WebSocket" not in text]
+        assert refused == []  # a browser itself complains of each try that fails, and only of those
+
+
+async def test_an_api_that_is_away_is_said(make_house: MakeHouse, chromium: Browser) -> None:
+    house = make_house(answer_s=2.0)
+    await house.start()
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        await house.stop("domain")
+        await page.click("#command-ON")
+        problem = page.locator("#problem")
+        await expect(problem).to_contain_text("has not answered", timeout=DEADLINE_MS)
+        await house.stop("api")
+        await page.click("#command-ON")
+        await expect(problem).to_contain_text("does not answer", timeout=DEADLINE_MS)
+        await house.start("api", "domain")
+        await page.click("#command-ON")
+        await expect(problem).to_have_text("", timeout=DEADLINE_MS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, (320, 568)], ids=["desktop", "phone", "small"])
+async def test_everything_is_on_the_page_and_can_be_read(
+    house: House, chromium: Browser, size: tuple[int, int], scheme: Literal["light", "dark"]
+) -> None:
+    await house.tell("ON")
+    async with window(chromium, size, scheme) as one:
+        page = await opened(house, one)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        for what in ("#lantern", "#command-ON", "#command-OFF", "#command-COLOR", "#value-COLOR"):
+            box = await page.locator(what).bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= size[0]
+            assert box["height"] >= 44, what
+        for what in ("h1", "#said", "#count", "#command-ON", "#command-OFF"):
+            assert await contrast(page, what) >= 4.5, what
+        assert one.complaints == []
+
+
+async def contrast(page: Page, what: str) -> float:
+    """How far a text stands out from what is behind it (WCAG 2: 4.5 is enough)."""
+    found: float = await page.evaluate(
+        """(what) => {
+            const parse = (text) => text.match(/[0-9.]+/g).map(Number);
+            const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+                .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            let element = document.querySelector(what);
+            const ink = parse(getComputedStyle(element).color);
+            let ground = [0, 0, 0, 0];
+            for (; element && ground[3] === 0; element = element.parentElement) {
+                const found = parse(getComputedStyle(element).backgroundColor);
+                ground = found.length === 3 ? [...found, 1] : found;
+            }
+            const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+            return (high + 0.05) / (low + 0.05);
+        }""",
+        what,
+    )
+    return found
+
+
+async def test_a_new_command_has_its_button_without_a_new_page(
+    make_house: MakeHouse, chromium: Browser
+) -> None:
+    kind = Kind("BRIGHTNESS", 0x21, Byte(), sets="brightness", label="Brightness")
+    house = make_house(Registry([*KINDS, kind]))
+    await house.start()
+    device = await house.lantern()
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        await page.fill("#value-BRIGHTNESS", "128")
+        await device.hears(b"\x21\x00\x01\x80")
+        await page.click("#command-BRIGHTNESS")
+        await device.hears(b"\x21\x00\x01\x80")
+        assert one.complaints == []
+    await device.close()
+
+
+async def test_several_windows_show_the_same(house: House, chromium: Browser) -> None:
+    async with window(chromium) as one, window(chromium, PHONE, "dark") as other:
+        pages = await asyncio.gather(opened(house, one), opened(house, other))
+        await pages[0].click("#command-ON")
+        for page in pages:
+            await expect(page.locator("#shines")).to_have_text("On", timeout=DEADLINE_MS)
