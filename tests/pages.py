@@ -93,4 +93,5 @@ _PLAIN: dict[type, str] = {
     inspect.NoneType: "null",
     inspect.AnyType: "anything",
     inspect.RawType: "anything",
+    inspect.BytesType: "bytes",
 }

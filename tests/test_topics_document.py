@@ -20,6 +20,7 @@ import patchbay_allocator.desk
 import patchbay_bartender.desk
 import patchbay_lantern.domain
 import patchbay_locker.desk
+import patchbay_mesh.desk
 from patchbay.bus import Message
 from patchbay.services import discover
 from patchbay.topics import Topics, matches
@@ -33,6 +34,10 @@ from patchbay_lantern.settings import LanternSettings
 from patchbay_locker.board import Publish
 from patchbay_locker.messages import REPORT
 from patchbay_locker.settings import LockerSettings
+from patchbay_mesh.edge.uart import UartEdge
+from patchbay_mesh.messages import DATA, JOINED, LEFT, LOG, MESSAGE, NETWORK, NODES
+from patchbay_mesh.recent import Recent
+from patchbay_mesh.settings import MeshSettings
 from tests.pages import ROOT, Table, default, kind, tables
 
 PAGE = "broker/TOPICS.md"
@@ -65,6 +70,9 @@ class Ear:
 
     def listen(self, pattern: str, _callback: Callable[[Message], None]) -> None:
         self.patterns.append(pattern)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Nobody asks what is kept."""
 
     def on_connect(self, _hook: Callable[[], Awaitable[None]]) -> None:
         """It never connects."""
@@ -113,6 +121,16 @@ def the_pumps_edge(ear: Any) -> None:
     PumpsEdge(ear, outbox, nobody, BartenderSettings(), nobody)
 
 
+def the_mesh_s_desk(ear: Any) -> None:
+    nobody: Any = None
+    patchbay_mesh.desk.Desk(ear, nobody, Recent(1), MeshSettings(), nobody)
+
+
+def the_uart_edge(ear: Any) -> None:
+    outbox: Any = None
+    UartEdge(ear, outbox, MeshSettings())
+
+
 @dataclass(frozen=True)
 class Documented:
     """What the code of a service says that the page has to say too."""
@@ -127,6 +145,8 @@ class Documented:
     """Events of its domain, and those of its edges that are not durable."""
     commanded: Callable[[Any], None] | None = None
     """Makes its edge that has commands from its domain, if there is one."""
+    commanded_device: str = ""
+    """The device whose commands that edge serves, if it answers them."""
     bodies: dict[str, str] = field(default_factory=dict)
     """Commands that are not called as their messages are."""
     prefix: str = ""
@@ -167,6 +187,14 @@ SERVICES = {
         durable=(REPORT,),
         others=get_args(get_type_hints(Publish)["name"]),
         bodies=dict.fromkeys(("state", "boards", "rentals", "accesses"), "Ask"),
+    ),
+    "mesh": Documented(
+        desk=the_mesh_s_desk,
+        device=NODES,
+        durable=(DATA, MESSAGE, NETWORK),
+        others=(JOINED, LEFT, LOG),
+        commanded=the_uart_edge,
+        commanded_device="root",
     ),
 }
 every_service = pytest.mark.parametrize("service", sorted(SERVICES))
@@ -219,8 +247,13 @@ async def refused(service: str) -> tuple[str, dict[str, Any]]:
     """The topic and data of ``event/rejected`` after a command that there is not."""
     ear = Ear()
     SERVICES[service].desk(ear)
+    return await refusal(ear, service, SERVICES[service].device)
+
+
+async def refusal(ear: Ear, service: str, device: str) -> tuple[str, dict[str, Any]]:
+    """What who serves this device's commands says to one that there is not."""
     assert ear.handle is not None
-    topic = ear.topics.command(service, SERVICES[service].device, "nonsense")
+    topic = ear.topics.command(service, device, "nonsense")
     await ear.handle(Message(topic=topic, payload=b"{}"))
     ((topic, payload),) = ear.said
     data: dict[str, Any] = msgspec.json.decode(payload)["data"]
@@ -287,9 +320,10 @@ def named(service: str, kind_of_topic: str) -> list[tuple[str, str]]:
 async def test_the_events_of_a_service_are_those_that_it_publishes(service: str) -> None:
     says = SERVICES[service]
     topic, _ = await refused(service)
+    refusing = 2 if says.commanded_device else 1
     assert named(service, "event") == sorted(
         [
-            (topic.rpartition("/")[2], "rejected"),
+            *[(topic.rpartition("/")[2], "rejected")] * refusing,
             *((name, says.prefix + name.capitalize()) for name in says.durable),
             *((name, name.capitalize()) for name in says.others),
         ]
@@ -301,10 +335,14 @@ async def test_the_events_of_a_service_are_those_that_it_publishes(service: str)
 @every_service
 async def test_the_commands_to_an_edge_are_those_that_it_listens_to(service: str) -> None:
     ear = Ear()
-    if (edge := SERVICES[service].commanded) is not None:
-        edge(ear)
+    says = SERVICES[service]
+    if says.commanded is not None:
+        says.commanded(ear)
     heard = [address for one in ear.patterns if (address := ear.topics.address(one)) is not None]
     commands = [address.name for address in heard if address.kind == "cmd"]
+    if says.commanded_device:
+        _, data = await refusal(ear, service, says.commanded_device)
+        commands += data["message"].partition("there are ")[2].split(", ")
     assert named(service, "cmd") == sorted((name, name.capitalize()) for name in commands)
 
 
@@ -347,7 +385,7 @@ def test_the_fields_of_a_message_are_those_of_its_type(section: str, name: str) 
     table = the_table(section, name)
     assert list(table.rows[0]) == FIELD_COLUMNS
     documented = [(row["field"], row["type"], row["default"]) for row in table.rows]
-    assert documented == [(one.name, kind(one), default(one)) for one in fields]
+    assert documented == [(one.encode_name, kind(one), default(one)) for one in fields]
 
 
 @every_service
@@ -387,6 +425,7 @@ def test_the_rights_of_a_service_are_what_the_page_says(service: str) -> None:
         read = {one for one, _, by in rows if role in roles_in(by, service)}
         asked = {f"{service}/+/event/batch", f"{service}/+/cmd/+"}
         asked.add(f"{service}/{SERVICES[service].device}/cmd/+")
+        asked.add(f"{service}/{SERVICES[service].commanded_device}/cmd/+")
         assert set(right.subscribe) - asked <= read, role
         for one in read:
             assert any(matches(have, one.replace("+", "x")) for have in right.subscribe), one

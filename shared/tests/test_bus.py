@@ -197,7 +197,7 @@ async def test_what_was_queued_while_away_is_late_and_what_comes_after_the_nonce
     second.subscribe("x", seen.take)
     second.start()
     await until(lambda: len(seen) == 1)
-    await until(lambda: not second._late)
+    await until(lambda: not second._router.late)
     pub(mosquitto, "x", "fresh", "-q", "1")
     await until(lambda: len(seen) == 2)
     assert [(m.payload, m.late) for m in seen] == [(b"queued", True), (b"fresh", False)]

@@ -18,7 +18,7 @@ from patchbay.messages import EVENT_MSGPACK
         (b"two\nlines\x1b[2J", "", r"two\nlines\x1b[2J"),
         (msgpack.packb({"id": "1", "data": [1, 2]}), EVENT_MSGPACK, '{"id":"1","data":[1,2]}'),
         (msgpack.packb({"t": 3.5}), EVENT_MSGPACK, '{"t":3.5}'),
-        (msgpack.packb({"raw": b"\xff\xfe"}), "", '{"raw":"//4="}'),
+        (msgpack.packb({"raw": b"\xff\xfe"}), "", '{"raw":"fffe"}'),
         (b"\xff\xfe\x00", "", "ff fe 00"),
         (b"\xc1" * 70, EVENT_MSGPACK, f"{'c1 ' * 64}... 6 more bytes"),
     ],

@@ -35,7 +35,7 @@ async def cells(make_bus: MakeBus) -> Cells:
     Commands(bus, "locker", {"open": Command(dict, cells.open, moves=True)})
     bus.start()
     await bus.wait_connected(5)
-    await until(lambda: not bus._late)
+    await until(lambda: not bus._router.late)
     return cells
 
 
@@ -200,3 +200,35 @@ async def test_an_answer_never_goes_to_a_topic_of_ours_that_is_no_reply_topic(
     assert b"answers go to patchbay/reply/<client>" in refused()[0].payload
     assert cells.requests == []
     assert topic not in {one.topic for one in seen}
+
+
+async def test_commands_of_a_device_that_another_unit_serves_are_left_to_it(
+    make_bus: MakeBus,
+) -> None:
+    here, there = Cells(), Cells()
+    domain, edge, client = make_bus("domain"), make_bus("edge"), make_bus("cli")
+    table = {"open": Command(dict, here.open)}
+    Commands(domain, "locker", table, elsewhere=("root",))
+    Commands(edge, "locker", {"open": Command(dict, there.open)}, device="root")
+    for bus in (domain, edge, client):
+        bus.start()
+        await bus.wait_connected(5)
+    for device in ("root", "7"):
+        answer = await client.request(f"patchbay/locker/{device}/cmd/open", b'{"cell": 1}')
+        assert json.loads(answer)["ok"]
+    assert [one.device for one in here.requests] == ["7"]
+    assert [one.device for one in there.requests] == ["root"]
+
+
+async def test_a_request_that_is_given_up_at_once_takes_no_other_with_it(
+    cells: Cells, make_bus: MakeBus
+) -> None:
+    client = make_bus("cli")
+    client.start()
+    await client.wait_connected(5)
+    topic = "patchbay/locker/7/cmd/open"
+    first = asyncio.create_task(client.request(topic, b'{"cell": 1}'))
+    await asyncio.sleep(0)  # it waits for the subscription to its answers
+    first.cancel()
+    answer = await client.request(topic, b'{"cell": 2}')
+    assert json.loads(answer) == {"ok": True, "cell": 2}

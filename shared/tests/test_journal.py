@@ -237,3 +237,35 @@ def test_a_file_that_is_no_database_is_set_aside_and_a_new_epoch_begins(
     assert (second.seq, second.rows) == (0, 0)
     second.close()
     assert (tmp_path / "outbox.sqlite.bad").read_bytes() == damage
+
+
+def typed(seq: int, type: str) -> Row:
+    return row(seq)._replace(type=type)
+
+
+def test_of_the_oldest_those_of_some_types_are_given_up_and_the_rest_counts_anew(
+    journal: Journal, path: Path
+) -> None:
+    kinds = ["data", "message", "data", "data", "message", "data", "data"]
+    journal.commit([typed(seq, kind) for seq, kind in enumerate(kinds, start=1)], (), 0)
+    epoch = journal.epoch
+    assert journal.shed(5, {"data"}) == 3
+    assert (journal.base, journal.acked, journal.seq, journal.rows) == (3, 3, 7, 4)
+    assert journal.epoch != epoch
+    assert [(one.seq, one.key) for one in journal.after(0, 10)] == [
+        (4, "k2"),
+        (5, "k5"),
+        (6, "k6"),
+        (7, "k7"),
+    ]
+    assert journal.bytes == 4 * len(b"{}")
+    again = reopened(journal, path)
+    assert (again.base, again.acked, again.seq, again.rows, again.bytes) == (3, 3, 7, 4, 8)
+    again.close()
+
+
+def test_where_nothing_may_be_given_up_nothing_is(journal: Journal) -> None:
+    journal.commit(rows(1, 5), (), 0)
+    epoch = journal.epoch
+    assert journal.shed(5, {"data"}) == 0
+    assert (journal.epoch, journal.rows, journal.acked) == (epoch, 5, 0)

@@ -381,3 +381,45 @@ async def test_a_peer_that_need_not_speak_is_not_closed_for_its_silence() -> Non
         assert not peer.silent_since(-math.inf)
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
+
+
+class Patient(Echo):
+    """Says what it heard when its peer has said all, and then only tells."""
+
+    def ended(self) -> None:
+        self.peer.write(b"that was all: " + self.heard)
+
+    def received(self, data: bytes) -> None:
+        self.heard += data
+        if data == b"listen":
+            self.peer.only_listens()
+
+
+@on_both_loops
+async def test_a_session_that_wants_to_know_hears_that_its_peer_has_said_all() -> None:
+    sessions: list[Echo] = []
+    limits = Limits(ended_grace_s=0.2)
+    async with Server(lambda peer: Patient(peer, sessions), "127.0.0.1", 0, limits, LOG) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"hello")
+        writer.write_eof()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.read() == b"that was all: hello"
+        writer.close()
+
+
+@on_both_loops
+async def test_who_only_listens_is_not_closed_for_its_silence() -> None:
+    sessions: list[Echo] = []
+    limits = Limits(idle_timeout_s=0.1)
+    async with Server(lambda peer: Patient(peer, sessions), "127.0.0.1", 0, limits, LOG) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"listen")
+        _, silent = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: server.timed_out == 1)
+        await until(lambda: server.connections == 1)
+        sessions[0].peer.write(b"still here")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readexactly(10) == b"still here"
+        writer.close()
+        silent.close()

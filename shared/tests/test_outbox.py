@@ -340,3 +340,46 @@ async def test_after_the_end_nothing_is_taken_in_and_it_is_said(alone: Bus, path
     await until(lambda: answers == [False])
     with pytest.raises(sqlite3.ProgrammingError):
         outbox._journal.after(0, 1)
+
+
+async def test_a_full_outbox_gives_up_the_oldest_of_what_it_may_and_no_other(
+    alone: Bus, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "WINDOW", 4)
+    async with Outbox(alone, "tiny", path, max_rows=8, sheds=("said",)) as outbox:
+        commits = Commits(outbox)
+        outbox.add("d1", "kept", key="first", subject="D1", time="t", data=1)
+        for number in range(7):
+            say(outbox, number)
+        assert await commits.next()
+        epoch = outbox.epoch
+        say(outbox, 7)
+        assert await commits.next()
+        assert outbox.shed == 3
+        assert on_disk(outbox) == ["first", "k3", "k4", "k5", "k6", "k7"]
+        assert outbox.epoch != epoch
+        assert outbox.waiting == 6
+
+
+async def test_an_outbox_full_of_what_must_be_kept_refuses(alone: Bus, path: Path) -> None:
+    async with Outbox(alone, "tiny", path, max_rows=3, sheds=("said",)) as outbox:
+        for number in range(3):
+            outbox.add("d1", "kept", key=f"m{number}", subject="D1", time="t", data=1)
+        assert await Commits(outbox).next()
+        with pytest.raises(OutboxFull):
+            say(outbox, 1)
+        assert outbox.shed == 0
+
+
+async def test_a_fact_without_a_name_is_named_by_its_place(alone: Bus, path: Path) -> None:
+    async with Outbox(alone, "tiny", path) as outbox:
+        for _ in range(2):
+            outbox.add("d1", "said", subject="D1", time="t", data=1)
+        assert await Commits(outbox).next()
+        wanted = [f"{outbox.epoch}/000000000001", f"{outbox.epoch}/000000000002"]
+        assert on_disk(outbox) == wanted
+
+
+async def test_what_is_taken_in_any_order_cannot_be_given_up(alone: Bus, path: Path) -> None:
+    with pytest.raises(ValueError, match="in order"):
+        Outbox(alone, "tiny", path, in_order=False, sheds=("said",))

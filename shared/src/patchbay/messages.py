@@ -123,7 +123,7 @@ def encode(value: Any) -> bytes:
     return _encode.encode(value)
 
 
-def decode(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
+def decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], payload: bytes) -> T:
     """What somebody else sent. Raises `msgspec.DecodeError` or its subclass `ValidationError`.
 
     msgspec itself lets other errors out for text that is no UTF-8 and for a nesting too deep.
@@ -135,7 +135,9 @@ def decode(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
 
 
 def decode_events(payload: bytes) -> list[Event]:
-    """The events of a payload: one CloudEvent, or a CloudEvents batch (a JSON array).
+    """The events of a payload in JSON: one CloudEvent, or a CloudEvents batch (an array).
+
+    `patchbay.forms` knows the other form.
 
     Raises `msgspec.DecodeError` or `msgspec.ValidationError` (its subclass) for anything else.
     """

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from typing import Final, Protocol, Self, cast, runtime_checkable
 
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
@@ -47,6 +47,14 @@ class Session(Protocol):
         """The connection is gone, whoever ended it. Called once; nothing is received after it."""
 
 
+@runtime_checkable
+class HearsTheEnd(Protocol):
+    """A `Session` that wants to know when its peer has said all."""
+
+    def ended(self) -> None:
+        """The peer has half-closed: nothing more will be received, and it still reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one server puts up with. Times are seconds, sizes bytes."""
@@ -72,6 +80,7 @@ class Peer(asyncio.Protocol):
         "_drained",
         "_fd",
         "_heard_at",
+        "_listens",
         "_loop",
         "_server",
         "_session",
@@ -87,6 +96,7 @@ class Peer(asyncio.Protocol):
         self._fd = -1
         self._heard_at = 0.0
         self._drained: Callable[[], None] | None = None
+        self._listens = False
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
 
@@ -143,6 +153,12 @@ class Peer(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def only_listens(self) -> None:
+        """This peer will say nothing more and is not closed for it; a power cut is noticed."""
+        self._listens = True
+        if self._transport is not None:
+            notice_power_cuts(self._transport.get_extra_info("socket"))
+
     # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -170,6 +186,12 @@ class Peer(asyncio.Protocol):
             self._server.crashed(self, error)
 
     def eof_received(self) -> bool:
+        session = self._session
+        if isinstance(session, HearsTheEnd):
+            try:
+                session.ended()
+            except Exception as error:  # as above
+                self._server.crashed(self, error)
         grace_s = self._server.limits.ended_grace_s
         if grace_s:
             self._loop.call_later(grace_s, self.close)
@@ -204,7 +226,7 @@ class Peer(asyncio.Protocol):
 
     def silent_since(self, moment: float) -> bool:
         """Has it said nothing since ``moment`` on the loop's clock?"""
-        return self._heard_at < moment
+        return self._heard_at < moment and not self._listens
 
 
 class Server:
@@ -388,3 +410,11 @@ class Server:
                     self.timed_out += 1
                     self._log.info("peer closed: silent", peer=peer.address)
                     peer.close()
+
+
+def notice_power_cuts(connection: socket.socket) -> None:
+    """A device without power ends no connection: ask it after half a minute of silence."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import bson
+from msgspec import to_builtins
 from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
@@ -26,6 +27,7 @@ from pymongo.errors import (
 )
 
 from patchbay.errors import Unavailable
+from patchbay.messages import DeadLetter, parse_time
 from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
 
@@ -93,6 +95,14 @@ class Store:
         """Create an index; harmless when it is there already. Raises Unavailable."""
         async with reaching():
             await self._database[collection].create_index(list(keys), **options)
+
+    async def bury(self, collection: str, letter: DeadLetter) -> None:
+        """Keep a dead letter. ``at`` is its time, by which an index can let it go. Raises
+        Unavailable."""
+        document: Document = to_builtins(letter)
+        document["_id"] = document.pop("id")
+        document["at"] = parse_time(letter.time)
+        await self.insert_new(collection, [document])
 
     async def insert_new(self, collection: str, documents: Sequence[Document]) -> int:
         """Insert documents whose ``_id`` names them; those that are there already stay as they are.

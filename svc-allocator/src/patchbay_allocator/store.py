@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from patchbay.messages import DeadLetter, parse_time
+from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
 from patchbay_allocator.messages import List, Mode, combinator_device
@@ -228,10 +228,7 @@ class AllocatorStore:
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter."""
-        document: Document = msgspec.to_builtins(letter)
-        document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
-        await self._store.insert_new(DEAD, [document])
+        await self._store.bury(DEAD, letter)
 
 
 def public(document: Document) -> Document:

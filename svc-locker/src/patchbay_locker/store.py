@@ -19,10 +19,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from msgspec import to_builtins
-
 from patchbay.inbox import Aggregates
-from patchbay.messages import DeadLetter, parse_time, rfc3339
+from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
 from patchbay_locker.board import Access, Board, SaveRental
 
@@ -121,10 +119,7 @@ class LockerStore:
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter. Raises Unavailable."""
-        document: Document = to_builtins(letter)
-        document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
-        await self._store.insert_new(DEAD, [document])
+        await self._store.bury(DEAD, letter)
 
 
 def access(event_id: str, board: str, effect: Access) -> Document:

@@ -21,31 +21,27 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from patchbay.bus.connection import Connection, OnAck, Will
 from patchbay.bus.letters import DeadLetters
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Backlog, Meter
+from patchbay.bus.properties import properties
 from patchbay.bus.requests import Requests
+from patchbay.bus.router import Router
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
 from patchbay.messages import new_id
 from patchbay.settings import BrokerSettings
-from patchbay.topics import Topics, matches
+from patchbay.topics import Topics
 
 ONLINE = b"online"
 OFFLINE = b"offline"
-
 
 TAKEOVER_S = 1.0
 TAKEOVERS_LIMIT = 8
 """So many connections in a row that the broker ended so soon mean that another unit has our
 instance id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason."""
-
-ROUTES_LIMIT = 65_536
-"""Topics whose handler is remembered; a flood of new topics starts the memory anew."""
 
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
@@ -83,8 +79,7 @@ class Bus:
         self.failed: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._subscriptions: list[Subscription] = []
-        self._routes: dict[str, Subscription | None] = {}
+        self._router = Router(self._poison, meter)
         self._hooks: list[Hook] = []
         self._kept: dict[str, bytes] = {}
         self.backlogs: list[Backlog] = []
@@ -96,7 +91,6 @@ class Bus:
         self._leaving = False
         self._connected = asyncio.Event()
         self._online = asyncio.Event()
-        self._late = False
         self._nonce = b""
         self._forbidden: set[str] = set()
         if announce:
@@ -140,7 +134,7 @@ class Bus:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._task = None
-        for subscription in self._subscriptions:
+        for subscription in self._router.subscriptions:
             await subscription.stop()
 
     @property
@@ -207,62 +201,20 @@ class Bus:
         return self.durable and message.connection is not self._connection
 
     def _add(self, subscription: Subscription) -> Subscription:
-        self._subscriptions.append(subscription)
-        self._routes.clear()
+        self._router.add(subscription)
         if self.connected and self._connection is not None:
             subscription.adding = asyncio.create_task(
                 self._connection.subscribe([subscription.pattern])
             )
         return subscription
 
-    def _received(self, message: Message) -> None:
-        message.late = self._late
-        topic = message.topic
-        try:
-            subscription = self._routes[topic]
-        except KeyError:
-            subscription = next((s for s in self._subscriptions if matches(s.pattern, topic)), None)
-            if len(self._routes) >= ROUTES_LIMIT:
-                self._routes.clear()
-            self._routes[topic] = subscription
-        if subscription is None:
-            message.ack()
-        else:
-            try:
-                subscription.deliver(message)
-            except Exception as error:  # or it would end the connection, and come again
-                self._poison(message, error)
-                message.ack()
-
-    def _measured(self, message: Message) -> None:
-        """`_received`, when somebody measures it."""
-        meter, topic = self._meter, message.topic
-        acknowledge = message.acknowledge
-        if meter is not None:
-            meter.received(topic)
-            if acknowledge is not None:
-
-                def acknowledged() -> None:
-                    acknowledge()
-                    took_s = asyncio.get_running_loop().time() - message.received_at
-                    meter.handled(topic, took_s)
-
-                message.acknowledge = acknowledged
-        self._received(message)
-
     def _poison(self, message: Message, error: Exception) -> None:
         """A handler cannot handle this message: set it aside with the reason."""
         self.log.error("message set aside", topic=message.topic, error=repr(error), exc_info=error)
-        self.dead_letter(
-            self._service_of(message.topic),
-            f"{type(error).__name__}: {error}",
-            message.payload,
-            topic=message.topic,
-        )
-
-    def _service_of(self, topic: str) -> str:
-        address = self.topics.address(topic)
-        return address.service if address else self.client_id.partition("-")[0]
+        address = self.topics.address(message.topic)
+        service = address.service if address else self.client_id.partition("-")[0]
+        reason = f"{type(error).__name__}: {error}"
+        self.dead_letter(service, reason, message.payload, topic=message.topic)
 
     # Sending
 
@@ -273,12 +225,20 @@ class Bus:
         *,
         qos: int = 1,
         retain: bool = False,
+        content_type: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
         """Send without waiting; ``on_ack`` hears of the PUBACK. Raises Unavailable, TooLarge."""
         if self._connection is None:
             raise Unavailable("not connected to the broker")
-        self._connection.publish(topic, payload, qos=qos, retain=retain, on_ack=on_ack)
+        self._connection.publish(
+            topic,
+            payload,
+            qos=qos,
+            retain=retain,
+            properties=properties(content_type=content_type),
+            on_ack=on_ack,
+        )
 
     async def publish(
         self,
@@ -299,17 +259,6 @@ class Bus:
         """
         if self._connection is None:
             raise Unavailable("not connected to the broker")
-        properties = None
-        if expiry_s is not None or content_type or response_topic or correlation:
-            properties = Properties(PacketTypes.PUBLISH)
-            if expiry_s is not None:
-                properties.MessageExpiryInterval = expiry_s
-            if content_type:
-                properties.ContentType = content_type
-            if response_topic:
-                properties.ResponseTopic = response_topic
-            if correlation:
-                properties.CorrelationData = correlation
         future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
         def settle(code: int | None) -> None:
@@ -317,7 +266,17 @@ class Bus:
                 future.set_result(code)
 
         self._connection.publish(
-            topic, payload, qos=qos, retain=retain, properties=properties, on_ack=settle
+            topic,
+            payload,
+            qos=qos,
+            retain=retain,
+            properties=properties(
+                expiry_s=expiry_s,
+                content_type=content_type,
+                response_topic=response_topic,
+                correlation=correlation,
+            ),
+            on_ack=settle,
         )
         code = await future
         if code is None:
@@ -371,7 +330,7 @@ class Bus:
             connection = Connection(
                 self.settings,
                 self.client_id,
-                self._received if self._meter is None else self._measured,
+                self._router.deliver,
                 self._not_allowed,
                 self._meter,
             )
@@ -408,14 +367,14 @@ class Bus:
 
     async def _open(self, connection: Connection) -> None:
         """Connect and do all that follows a CONNACK."""
-        self._late = self.durable
+        self._router.late = self.durable
         self._forbidden.clear()
         will = Will(self.topics.unit_status(self.client_id), OFFLINE) if self.announces else None
         self._connection = connection
         await connection.open(port=self.port, durable=self.durable, will=will)
         subscribed = 0
-        while subscribed < len(self._subscriptions):  # one may be added while we wait
-            some = self._subscriptions[subscribed:]
+        while subscribed < len(self._router.subscriptions):  # one may be added while we wait
+            some = self._router.subscriptions[subscribed:]
             await connection.subscribe([one.pattern for one in some])
             subscribed += len(some)
         if self.durable:
@@ -434,7 +393,7 @@ class Bus:
         """Our own nonce came back: what arrives from now on was not queued while we were away."""
         message.ack()
         if message.payload == self._nonce:
-            self._late = False
+            self._router.late = False
 
     def _own_status(self, message: Message) -> None:
         """A late Last Will of an old connection must not overwrite our ``online``."""

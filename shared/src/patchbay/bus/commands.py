@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,8 @@ class Commands:
     """Subscribes to a service's commands and answers each one, in order.
 
     With a ``group`` the replicas of a domain share them: each command reaches one of them.
-    ``device``: of this one only, for a service that itself commands other devices.
+    ``device``: of this one only, for a service that itself commands other devices. ``elsewhere``:
+    devices whose commands another unit serves.
     """
 
     def __init__(
@@ -73,15 +74,17 @@ class Commands:
         table: Mapping[str, Command],
         group: str | None = None,
         device: str = "+",
+        elsewhere: Collection[str] = (),
     ) -> None:
         self._bus = bus
         self._service = service
         self._table = table
+        self._elsewhere = elsewhere
         bus.subscribe(shared(group, bus.topics.command(service, device, "+")), self._handle)
 
     async def _handle(self, message: Message) -> None:
         address = self._bus.topics.address(message.topic)
-        if address is None or message.retain:
+        if address is None or message.retain or address.device in self._elsewhere:
             return
         try:
             fields = await self._execute(message, address.device, address.name)

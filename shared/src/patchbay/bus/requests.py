@@ -38,7 +38,8 @@ class Requests:
         async with asyncio.timeout(timeout_s):
             await self._bus.wait_connected()
             if self._subscription.adding is not None:
-                await self._subscription.adding
+                # Shielded: who is cancelled or has no more time must not take it from the others.
+                await asyncio.shield(self._subscription.adding)
             correlation = new_id().encode()
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._waiting[correlation] = future

@@ -12,7 +12,7 @@ SHOWN_BYTES = 64
 
 
 def readable(payload: bytes, content_type: str = "") -> str:
-    """Text as it is, MessagePack as JSON, anything else as hex."""
+    """Text as it is, MessagePack as JSON with its bytes as hex, anything else as hex."""
     if "msgpack" in content_type:
         return _msgpack(payload) or _hex(payload)
     try:
@@ -38,7 +38,18 @@ def _msgpack(payload: bytes) -> str:
         return ""
     if not isinstance(value, dict | list):
         return ""
-    return printable(msgspec.json.encode(value, enc_hook=_encode).decode())
+    return printable(msgspec.json.encode(_bytes_as_hex(value), enc_hook=_encode).decode())
+
+
+def _bytes_as_hex(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.hex()
+        case dict():
+            return {_bytes_as_hex(key): _bytes_as_hex(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_bytes_as_hex(one) for one in value]
+    return value
 
 
 def _encode(value: Any) -> Any:

@@ -28,7 +28,7 @@ from patchbay.topics import device_id
 
 T = TypeVar("T", bound=Struct)
 
-_BSON_TYPES = (datetime,)
+_BSON_TYPES = (bytes, datetime)
 """What BSON has and JSON has not, of what our states hold."""
 
 DONE_COMMANDS = 16

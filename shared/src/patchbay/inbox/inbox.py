@@ -19,11 +19,11 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
+from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     Event,
     decode,
-    decode_events,
     encode,
     event_type,
     new_id,
@@ -57,6 +57,9 @@ class Inbox:
 
     ``device``: of this one only, for a service whose domain has events of the same names. What a
     batch has of other devices is somebody else's: it is neither taken nor answered.
+
+    After a round of more than ``large_round`` events it waits for more, for at most ``gather_s``
+    seconds.
     """
 
     def __init__(
@@ -69,8 +72,12 @@ class Inbox:
         apply: Apply,
         *,
         device: str = "+",
+        large_round: int = LARGE_ROUND,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._bus = bus
+        self._large_round = large_round
+        self._gather_s = gather_s
         self._settings = settings
         self._service = service
         self._apply = apply
@@ -145,9 +152,19 @@ class Inbox:
                 continue
             self._store_is_away = False
             pause = self._settings.backoff_initial_s
-            if sum(len(events) for _, events in batch) > LARGE_ROUND:
-                await asyncio.sleep(GATHER_S)
+            if sum(len(events) for _, events in batch) > self._large_round:
+                await self._let_gather()
             batch = []
+
+    async def _let_gather(self) -> None:
+        """Wait while more comes, ``gather_s`` at most: an edge whose window is full sends nothing
+        until we acknowledge."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._gather_s
+        before = -1
+        while len(self._arrived) != before and loop.time() < end and not self._stopping:
+            before = len(self._arrived)
+            await asyncio.sleep(GATHER_S)
 
     def _gather(self) -> list[tuple[Message, list[Event]]]:
         """What has arrived, decoded, up to a round's worth."""
@@ -165,7 +182,7 @@ class Inbox:
     def _decode(self, message: Message) -> list[Event]:
         """The events of a message; what is none becomes a dead letter."""
         try:
-            events = decode_events(message.payload)
+            events = decode_events(message.payload, message.content_type)
             return events if self._device == "+" else [one for one in events if self._ours(one)]
         except msgspec.DecodeError as error:
             bare = self._bare(message)
@@ -239,6 +256,6 @@ class Inbox:
                 self._bus.dead_letter(
                     self._service,
                     f"{type(error).__name__}: {error}",
-                    encode(event),
+                    in_json(event),
                     topic=event.type,
                 )

@@ -155,6 +155,39 @@ class Journal:
         self._db.execute("UPDATE meta SET epoch = ?, base = acked", (epoch,))
         self.epoch, self.base = epoch, self.acked
 
+    def shed(self, count: int, types: Collection[str]) -> int:
+        """Give up those of the ``count`` oldest events that are of these types; how many it were.
+
+        The others keep their order and what is left counts from 1 in a new epoch, since a domain
+        service takes no event of an epoch after one that is missing. Raises sqlite3.Error.
+        """
+        db = self._db
+        oldest = db.execute(
+            "SELECT seq, type, length(body) FROM events ORDER BY seq LIMIT ?", (count,)
+        ).fetchall()
+        gone = [(seq, size) for seq, type, size in oldest if type in types]
+        if not gone:
+            return 0
+        kept = [seq for seq, type, _ in oldest if type not in types]
+        last = oldest[-1][0]
+        base = last - len(kept)
+        epoch = new_id()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq, _ in gone])
+            moves = [(last - place, seq) for place, seq in enumerate(reversed(kept))]
+            db.executemany("UPDATE events SET seq = ? WHERE seq = ?", moves)
+            db.execute("UPDATE meta SET epoch = ?, base = ?, acked = ?", (epoch, base, base))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.epoch, self.base, self.acked = epoch, base, base
+        self.rows -= len(gone)
+        self.bytes -= sum(size for _, size in gone)
+        return len(gone)
+
     def after(self, seq: int, limit: int) -> list[Row]:
         """Up to ``limit`` events with a higher ``seq``, in order."""
         cursor = self._db.execute(

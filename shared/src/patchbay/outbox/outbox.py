@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +18,11 @@ import structlog
 
 from patchbay.bus import Bus
 from patchbay.errors import Unavailable
-from patchbay.messages import encode, event_type
+from patchbay.forms import JSON_FORM, Form
+from patchbay.messages import event_type
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
-from patchbay.outbox.sender import Sender
+from patchbay.outbox.sender import WINDOW, Sender
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
@@ -41,6 +42,10 @@ FORGET_ON_A_FULL_DISK = 1000
 """Rows at most that one commit forgets while the disk is full: it has the reserve to write to, and
 SQLite writes up to a page a row of those it deletes."""
 
+SHED_PART = 20
+"""A full outbox gives up one part in so many of its oldest telemetry at once, and never less than
+the window: what the domain service may have persisted without our knowing goes first."""
+
 
 class OutboxFull(Unavailable):
     """The outbox has reached its bound, or its disk has: refuse the device in its own terms."""
@@ -51,8 +56,10 @@ class Outbox:
 
     ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
     event after the one before it; without, its replicas acknowledge what each has persisted.
-    ``gather_s``: commits are so far apart at least, unless much has come. Enter it in the unit's
-    loop before the bus connects: it listens for acknowledgements.
+    ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come. ``form``: how
+    events are encoded, in the file and on the bus. ``sheds``: names of events of which the oldest
+    are given up when it is full, for an edge that cannot refuse its device; ``shed`` counts them.
+    Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
     def __init__(
@@ -66,16 +73,25 @@ class Outbox:
         max_bytes: int = 268_435_456,
         in_order: bool = True,
         gather_s: float = GATHER_S,
+        gather_rows: int = GATHER_ROWS,
+        form: Form = JSON_FORM,
+        sheds: Collection[str] = (),
     ) -> None:
+        if sheds and not in_order:
+            raise ValueError("only what is taken in order can be given up")
         self._bus = bus
         self._service = service
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._gather_s = gather_s
+        self._gather_rows = gather_rows
+        self._form = form
+        self._sheds = {event_type(service, name) for name in sheds}
+        self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
         sender = Sender if in_order else RangeSender
-        self._sender = sender(self._journal, bus, service, self._forget_soon)
+        self._sender = sender(self._journal, bus, service, self._forget_soon, form)
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
         self._bytes = 0
@@ -129,20 +145,30 @@ class Outbox:
         """Would `add` refuse now? A full disk is tried again every second."""
         if not self._disk_ok and not self._has_room():
             return True
+        return self._at_bound
+
+    @property
+    def _at_bound(self) -> bool:
         return self._journal.rows + len(self._rows) >= self._max_rows or (
             self._journal.bytes + self._bytes >= self._max_bytes
         )
 
-    def add(self, device: str, name: str, *, key: str, subject: str, time: str, data: Any) -> None:
+    def add(
+        self, device: str, name: str, *, key: str = "", subject: str, time: str, data: Any
+    ) -> None:
         """Take an event in; it is safe after this turn's commit (see `after_commit`).
 
         ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
-        3339), ``key`` names the fact and becomes its id. Raises OutboxFull, and UnicodeEncodeError
-        for text with lone surrogates.
+        3339), ``key`` names the fact and becomes its id; without one, for a device that has no
+        numbers of its own, the place in this file does (``<epoch>/<number>``, which rises). Raises
+        OutboxFull, and UnicodeEncodeError for text with lone surrogates.
         """
+        if self._sheds and self._at_bound:
+            self._shed()
         if self.full:
             raise OutboxFull(f"{self._journal.rows} events wait for the domain service")
-        body = encode(data)
+        key = key or f"{self._journal.epoch}/{self._next:012d}"
+        body = self._form.encode(data)
         for text in (device, key, subject, time):
             text.encode()  # the file would refuse it, and with it all that this turn took in
         self._rows.append(
@@ -183,7 +209,7 @@ class Outbox:
         """Commit what this turn took in, or let a little more gather when commits are frequent."""
         self._turn_scheduled = False
         wait_s = self._committed_at + self._gather_s - self._loop.time()
-        if wait_s <= 0 or len(self._rows) >= GATHER_ROWS:
+        if wait_s <= 0 or len(self._rows) >= self._gather_rows:
             self._commit()
         elif self._gathering is None:
             self._gathering = self._loop.call_later(wait_s, self._commit)
@@ -255,6 +281,21 @@ class Outbox:
     def _owes(self) -> bool:
         """Is there something acknowledged that the file still has?"""
         return bool(self._sender.ranges()) or self._sender.acked > self._journal.acked
+
+    def _shed(self) -> None:
+        """Make room: forget what is acknowledged, or else the oldest telemetry."""
+        try:
+            self._journal.commit([], (), self._sender.acked)
+            if not self._at_bound:
+                return
+            gone = self._journal.shed(max(WINDOW, self._journal.rows // SHED_PART), self._sheds)
+        except sqlite3.Error as error:
+            self._log.error("outbox not written", error=str(error), events=0)
+            return
+        if gone:
+            self.shed += gone
+            self._log.error("outbox full: the oldest telemetry is given up", events=gone)
+            self._sender.renumbered()
 
     def _forget_soon(self) -> None:
         if self._forgetting is None:

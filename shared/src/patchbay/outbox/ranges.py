@@ -15,6 +15,7 @@ import msgspec
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
+from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import AckRanges, decode, ranges_of
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.sender import (
@@ -43,9 +44,14 @@ class RangeSender(Sender):
     """The window over the journal, when each event is acknowledged by itself."""
 
     def __init__(
-        self, journal: Journal, bus: Bus, service: str, on_ack: Callable[[], None]
+        self,
+        journal: Journal,
+        bus: Bus,
+        service: str,
+        on_ack: Callable[[], None],
+        form: Form = JSON_FORM,
     ) -> None:
-        super().__init__(journal, bus, service, on_ack)
+        super().__init__(journal, bus, service, on_ack, form)
         self._ranges = msgspec.json.Decoder(AckRanges)
         self._under_way: dict[int, _Sent] = {}
         self._again: dict[int, _Sent] = {}

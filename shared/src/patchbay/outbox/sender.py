@@ -20,7 +20,8 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import Ack, Event, batch, decode, encode
+from patchbay.forms import JSON_FORM, Form
+from patchbay.messages import Ack, Event, decode
 from patchbay.outbox.journal import Journal, Row
 
 WINDOW = 1000
@@ -50,11 +51,17 @@ class Sender:
     """The window over the journal. ``on_ack`` hears of rows that can be forgotten."""
 
     def __init__(
-        self, journal: Journal, bus: Bus, service: str, on_ack: Callable[[], None]
+        self,
+        journal: Journal,
+        bus: Bus,
+        service: str,
+        on_ack: Callable[[], None],
+        form: Form = JSON_FORM,
     ) -> None:
         self._journal = journal
         self._bus = bus
         self._service = service
+        self._form = form
         self._on_ack = on_ack
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._batch_topic = bus.topics.batch(service, bus.client_id)
@@ -138,9 +145,9 @@ class Sender:
         bodies = [self._envelope(row) for row in rows]
         try:
             if len(rows) == 1:
-                self._bus.post(rows[0].topic, bodies[0], on_ack=self._accepted)
+                self._post(rows[0].topic, bodies[0], self._form.event_type)
             else:
-                self._bus.post(self._batch_topic, batch(bodies), on_ack=self._accepted)
+                self._post(self._batch_topic, self._form.batch(bodies), self._form.batch_type)
         except TooLarge as error:
             if len(rows) > 1:
                 for row in rows:
@@ -152,11 +159,14 @@ class Sender:
         """An event over the packet size: the sequence goes on with what says so in its place."""
         self._log.error("event too large for the broker", key=row.key[:SHOWN], error=str(error))
         self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic)
-        shown = row._replace(body=b"null", key=row.key[:SHOWN], subject=row.subject[:SHOWN])
-        self._bus.post(row.topic, self._envelope(shown), on_ack=self._accepted)
+        shown = row._replace(body=self._form.null, key=row.key[:SHOWN], subject=row.subject[:SHOWN])
+        self._post(row.topic, self._envelope(shown), self._form.event_type)
+
+    def _post(self, topic: str, payload: bytes, content_type: str) -> None:
+        self._bus.post(topic, payload, content_type=content_type, on_ack=self._accepted)
 
     def _envelope(self, row: Row) -> bytes:
-        return encode(
+        return self._form.encode(
             Event(
                 id=row.key,
                 source=self._bus.client_id,
@@ -211,6 +221,12 @@ class Sender:
             elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
                 self._asked_at, self._asked_for = self._loop_time(), self.acked
                 self._restart("asked to")
+
+    def renumbered(self) -> None:
+        """The file's oldest events were given up and the rest has new numbers: begin with them."""
+        self.acked = self._journal.acked
+        self._fresh.clear()
+        self._restart("a new epoch")
 
     def _renew(self, why: str) -> None:
         """Domain and file no longer speak of the same numbers: what is left is a new epoch.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from typing import Protocol, cast
 
 import structlog
 
+from patchbay.net import notice_power_cuts
 from patchbay_allocator.wire.combinator import Answer, Decoder, Mix, Refused, encode
 from patchbay_allocator.wire.json_objects import WireError
 
@@ -103,7 +103,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's is, not by its class
-        _notice_power_cuts(transport.get_extra_info("socket"))
+        notice_power_cuts(transport.get_extra_info("socket"))
         self._decoder = Decoder()
         self.outstanding = None
         self._log.info("combinator connected")
@@ -136,11 +136,3 @@ class Link(asyncio.Protocol):
             if frame.id == self.outstanding:
                 self.outstanding = None
             self._owner.answered(frame)
-
-
-def _notice_power_cuts(connection: socket.socket) -> None:
-    """A combinator without power ends no connection: ask after half a minute of silence."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)

@@ -1,0 +1,136 @@
+"""Where people ask about nodes: ``mesh/node-5/cmd/update``, ``mesh/nodes/cmd/history`` and
+``list``, and their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from patchbay.bus import Bus, Commands, Request
+from patchbay.bus.commands import Command
+from patchbay.errors import Rejected, Unavailable
+from patchbay.inbox import Aggregate
+from patchbay.messages import encode, now, parse_time, rfc3339
+from patchbay_mesh import rules
+from patchbay_mesh.messages import (
+    NODES,
+    ROOT,
+    SERVICE,
+    History,
+    List,
+    Show,
+    Update,
+    node_device,
+)
+from patchbay_mesh.recent import Recent
+from patchbay_mesh.rules import Node
+from patchbay_mesh.settings import MeshSettings
+from patchbay_mesh.store import MeshStore, newest, reading
+
+Answer = dict[str, Any]
+Keep = Callable[[Iterable[Aggregate[Node]]], Awaitable[None]]
+
+
+class Desk:
+    """Serves the commands of nodes. ``keep`` saves changed nodes and publishes what follows."""
+
+    def __init__(
+        self, bus: Bus, kept: MeshStore, recent: Recent, settings: MeshSettings, keep: Keep
+    ) -> None:
+        self._kept = kept
+        self._recent = recent
+        self._max_types = settings.max_types
+        self._keep = keep
+        Commands(
+            bus,
+            SERVICE,
+            {
+                "update": Command(Update, self._update),
+                "show": Command(Show, self._show),
+                "history": Command(History, self._history),
+                "list": Command(List, self._list),
+            },
+            elsewhere=(ROOT,),
+        )
+
+    async def _update(self, request: Request, body: Update) -> Answer:
+        """Put a value in the place of the latest; the same request again changes nothing."""
+        nodes = self._kept.nodes
+        async with nodes.lock:
+            await self._kept.prepare()
+            node = nodes.get(request.device)
+            if node is None:
+                raise _unknown(request.device)
+            if request.again and request.id in node.done:
+                await self._keep([node])
+                answer: Answer = msgspec.json.decode(node.done[request.id])
+                return answer
+            at = now()
+            answer = {"node": node.state.node, "type": body.type, "time": rfc3339(at)}
+            try:
+                data = rules.updated(
+                    node.state, body.type, body.hex, answer["time"], self._max_types
+                )
+                fact = reading(f"update/{request.id}", 0, node.state.node, body.type, at, data)
+                await self._kept.save_facts([fact], [])
+                node.finish(request.id, encode(answer).decode())
+                await self._keep([node])
+            except Unavailable:
+                nodes.doubt([node.id])
+                raise
+            self._recent.add(node.state.node, body.type, at, data)
+            return answer
+
+    async def _show(self, request: Request, body: Show) -> Answer:
+        async with self._kept.nodes.lock:
+            await self._kept.prepare()
+            node = self._kept.nodes.get(request.device)
+            if node is None:
+                raise _unknown(request.device)
+            return {"node": msgspec.to_builtins(rules.state(node.state))}
+
+    async def _history(self, request: Request, body: History) -> Answer:
+        _of_all(request)
+        since = _moment(body.since, "from")
+        to = _moment(body.to, "to") or now()
+        async with self._kept.nodes.lock:
+            await self._kept.prepare()
+            node = self._kept.nodes.get(node_device(body.node))
+            if node is None:
+                raise _unknown(node_device(body.node))
+            found = self._recent.find(body.node, body.type, since, to, body.limit)
+        if found is None:
+            documents = await self._kept.history(body.node, body.type, since, to, body.limit)
+            found = newest(documents)
+        values = [{"time": rfc3339(at), "hex": data.hex()} for at, data in found]
+        return {"node": body.node, "type": body.type, "values": values}
+
+    async def _list(self, request: Request, body: List) -> Answer:
+        _of_all(request)
+        async with self._kept.nodes.lock:
+            await self._kept.prepare()
+            nodes = [one.state for one in self._kept.nodes if one.state.active or not body.active]
+        nodes.sort(key=lambda one: one.node)
+        shown = nodes[body.skip : body.skip + body.limit]
+        states = [msgspec.to_builtins(rules.state(one)) for one in shown]
+        return {"nodes": states, "total": len(nodes)}
+
+
+def _unknown(device: str) -> Rejected:
+    return Rejected("unknown_node", f"{device} has never reported")
+
+
+def _of_all(request: Request) -> None:
+    if request.device != NODES:
+        raise Rejected("bad_request", f"{request.name} is a question to the device {NODES}")
+
+
+def _moment(text: str | None, name: str) -> datetime | None:
+    try:
+        return parse_time(text) if text is not None else None
+    except ValueError as error:
+        raise Rejected("bad_request", f"{name}: {error}") from error

@@ -1,0 +1,322 @@
+"""The mesh domain service: what nodes say in, histories and states out.
+
+Each round of events is persisted before it is acknowledged: values and messages as facts by an id
+that follows from the event, nodes by compare-and-set. A node is away after `active_timeout_s`
+without a word, on our own clock: what it was heard at is not asked of another machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from patchbay.bus import Bus
+from patchbay.bus import Message as BusMessage
+from patchbay.bus.letters import read_letter
+from patchbay.errors import Unavailable
+from patchbay.forms import DataReader, carries_nothing
+from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
+from patchbay.messages import Event, event_type, new_event, new_id, now, parse_time, rfc3339
+from patchbay.runtime import Unit
+from patchbay.settings import StoreSettings
+from patchbay.store import Document, Store
+from patchbay_mesh import rules
+from patchbay_mesh.announce import Announcer
+from patchbay_mesh.desk import Desk
+from patchbay_mesh.messages import (
+    DATA,
+    MESSAGE,
+    NETWORK,
+    RESTARTED,
+    SERVICE,
+    Data,
+    Message,
+    Network,
+    node_device,
+)
+from patchbay_mesh.recent import Recent
+from patchbay_mesh.rules import Node, Publish
+from patchbay_mesh.settings import MeshSettings
+from patchbay_mesh.store import MeshStore, message, reading
+
+TICK_S: Final = 0.5
+"""How often silence is looked for; a short timeout asks for more."""
+
+LARGE_ROUND: Final = 20
+GATHER_S: Final = 0.25
+"""After a round of more than so many events the next one gathers for so long: at 2,000 frames a
+second of 50 nodes it writes each node once for ten frames, and not for each."""
+
+TIME_LENGTH: Final = len("2026-01-02T03:04:05.678Z")
+
+_data = DataReader(Data)
+_message = DataReader(Message)
+_network = DataReader(Network)
+
+
+async def run(unit: Unit) -> None:
+    """The unit ``mesh.domain``."""
+    settings = unit.settings(MeshSettings)
+    stored = unit.config.store
+    async with Store(stored, unit.config.store_uri) as store:
+        kept = MeshStore(store, stored.events_ttl_s, settings.readings_ttl_s)
+        async with MeshDomain(unit.bus, store, kept, settings, stored) as domain:
+            unit.info_sources["backlog"] = lambda: domain.inbox.waiting
+            unit.info_sources["nodes"] = lambda: len(kept.nodes)
+            unit.info_sources["events"] = lambda: domain.inbox.taken
+            await unit.serving()
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one round of events comes to."""
+
+    changed: dict[str, Aggregate[Node]] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
+    readings: list[Document] = field(default_factory=list)
+    messages: list[Document] = field(default_factory=list)
+
+
+class MeshDomain:
+    """Owns the nodes. Enter it before the bus connects. ``clock``: seconds, monotonic."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        kept: MeshStore,
+        settings: MeshSettings,
+        store_settings: StoreSettings,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.bus = bus
+        self.kept = kept
+        self.settings = settings
+        self.recent = Recent(settings.history_length)
+        self.inbox = Inbox(
+            bus,
+            store,
+            store_settings,
+            SERVICE,
+            [DATA, MESSAGE, NETWORK],
+            self._apply,
+            large_round=LARGE_ROUND,
+            gather_s=GATHER_S,
+        )
+        self.desk = Desk(bus, kept, self.recent, settings, self.keep)
+        self._announcer = Announcer(bus)
+        self._publisher: Publisher[Node] = Publisher(bus, SERVICE)
+        self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
+        self._clock = clock or asyncio.get_running_loop().time
+        self._heard_at: dict[str, float] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        bus.on_connect(self._connected)
+        bus.subscribe(bus.topics.dead(SERVICE), self._bury)
+
+    async def __aenter__(self) -> Self:
+        self.inbox.start()
+        self._ticker = asyncio.create_task(self._tick_for_ever(), name="ticker")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.inbox.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+
+    # The bus
+
+    async def _connected(self) -> None:
+        """After each CONNACK: states again, then events that the broker has not confirmed."""
+        nodes = self.kept.nodes
+        async with nodes.lock:
+            await self.kept.prepare()
+            self._listen_anew()
+            for node in nodes:
+                self._announcer.state(node)
+                self._announcer.status(node)
+            self._publisher.flush(nodes)
+
+    async def _bury(self, letter: BusMessage) -> None:
+        """Keep a dead letter, also one that somebody else made up."""
+        await self.kept.bury(read_letter(letter.payload, self.bus.client_id))
+
+    # What nodes say
+
+    async def _apply(self, events: list[Event]) -> None:
+        nodes = self.kept.nodes
+        async with nodes.lock:
+            await self.kept.prepare()
+            this = _Round()
+            try:
+                for event in events:
+                    self._fold(event, this)
+                await self.kept.save_facts(this.readings, this.messages)
+                await self.keep(this.changed.values())
+            except BaseException:
+                # The nodes have taken in what is not kept: else it would count as known next time.
+                nodes.doubt(this.changed)
+                raise
+            clock = self._clock()
+            self._heard_at.update(dict.fromkeys(this.heard, clock))
+            for one in this.readings:
+                self.recent.add(one["node"], one["type"], one["at"], one["data"])
+
+    def _fold(self, event: Event, this: _Round) -> None:
+        """Fold one event into its node, in memory, unless the node knows it already: then what
+        follows from it may still have to be published."""
+        if carries_nothing(event):
+            return  # it stands for one that was too large for the broker
+        at = parse_time(event.time)
+        time = event.time if len(event.time) == TIME_LENGTH else rfc3339(at)
+        name = event.type.rpartition(".")[2]
+        if name == DATA:
+            self._fold_data(event, _data.read(event), at, time, this)
+        elif name == MESSAGE:
+            self._fold_message(event, _message.read(event), at, time, this)
+        else:
+            for member in _network.read(event).nodes:
+                node = self._node(member.node, event, this)
+                if node is not None:
+                    node.state.uuid = member.uuid
+                    self._heard(node, event, rules.heard(node.state, time), this)
+
+    def _fold_data(self, event: Event, data: Data, at: datetime, time: str, this: _Round) -> None:
+        node = self._node(data.node, event, this)
+        if node is None:
+            return
+        for position, value in enumerate(data.values):
+            this.readings.append(reading(event.id, position, data.node, value.type, at, value.data))
+        effects = rules.report(node.state, data.values, time, self.settings.max_types)
+        self._heard(node, event, effects, this)
+
+    def _fold_message(
+        self, event: Event, said: Message, at: datetime, time: str, this: _Round
+    ) -> None:
+        this.messages.append(message(event.id, said.node, said.type, at, said.payload))
+        if said.type == RESTARTED:
+            for node in self.kept.nodes:
+                if node.state.active and not node.knows(event):
+                    this.changed[node.id] = node
+                    this.heard.discard(node.id)
+                    node.apply(event)
+                    self._collect(node, rules.left(node.state, rules.ROOT_RESTARTED), event)
+        elif self.kept.nodes.get(node_device(said.node)) is not None:
+            known = self._node(said.node, event, this)
+            if known is not None:
+                self._heard(known, event, rules.message(known.state, time), this)
+
+    def _node(self, address: int, event: Event, this: _Round) -> Aggregate[Node] | None:
+        """The node, new if it must be; None if it knows the event already."""
+        nodes = self.kept.nodes
+        id = node_device(address)
+        node = nodes.get(id)
+        if node is None:
+            node = Aggregate(id, Node(address))
+            nodes.add(node)
+        this.changed[id] = node
+        return None if node.knows(event) else node
+
+    def _heard(
+        self, node: Aggregate[Node], event: Event, effects: list[Publish], this: _Round
+    ) -> None:
+        node.apply(event)
+        this.heard.add(node.id)
+        if effects:
+            self._collect(node, effects, event)
+
+    def _collect(self, node: Aggregate[Node], effects: list[Publish], cause: Event) -> None:
+        """Events to publish once the node is saved; what follows again has the same id."""
+        for effect in effects:
+            self._publish(node, effect, f"{cause.id}/{effect.name}/{node.id}", cause.time)
+
+    def _publish(self, node: Aggregate[Node], effect: Publish, id: str, time: str) -> None:
+        event = new_event(
+            id=id,
+            source=self.bus.client_id,
+            type=event_type(SERVICE, effect.name),
+            subject=node.id,
+            time=time,
+            data=effect.data,
+        )
+        node.publish(id, Outgoing(node.id, effect.name, event))
+
+    # Keeping and publishing
+
+    async def keep(self, changed: Iterable[Aggregate[Node]]) -> None:
+        """Save nodes, then publish what follows. Hold the nodes' lock. Raises Unavailable; then
+        nothing was published, and the nodes are read again."""
+        some = list(changed)
+        await self.kept.nodes.save(some)
+        self._announcer.changed(some)
+        self._publisher.flush(some)
+        if not self.settings.state_interval_s:
+            self._announcer.publish()
+
+    # Time
+
+    async def _tick_for_ever(self) -> None:
+        period_s = min(
+            TICK_S, self.settings.state_interval_s or TICK_S, self.settings.active_timeout_s / 4
+        )
+        states_at = 0.0
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await self.tick()
+            except Unavailable as error:
+                self._log.warning("time stands still", why=str(error))
+            except Exception as error:  # the outermost loop of this task
+                self._log.error("tick failed", exc_info=error)
+            if (clock := asyncio.get_running_loop().time()) >= states_at:
+                states_at = clock + self.settings.state_interval_s
+                self._announcer.publish()
+
+    def _listen_anew(self) -> None:
+        """Nobody could be heard until now: silence begins here."""
+        clock = self._clock()
+        self._heard_at = {node.id: clock for node in self.kept.nodes if node.state.active}
+
+    async def tick(self) -> None:
+        """Notice silence, and forget what the broker has confirmed. Raises Unavailable."""
+        nodes = self.kept.nodes
+        if not self.bus.connected:
+            self._listen_anew()
+            return
+        if self.inbox.waiting:
+            return  # there may be words in it
+        since = self._clock() - self.settings.active_timeout_s
+        silent = [id for id, at in self._heard_at.items() if at < since]
+        if not silent and not any(node.pruned for node in nodes):
+            return
+        async with nodes.lock:
+            await self.kept.prepare()
+            changed = []
+            for id in silent:
+                if self._heard_at.get(id, since) >= since:
+                    continue  # it was heard while we waited for the lock
+                node = nodes.get(id)
+                effects = rules.left(node.state, rules.SILENT) if node is not None else []
+                if node is not None and effects:
+                    node.changed = True
+                    for effect in effects:
+                        self._publish(node, effect, new_id(), rfc3339(now()))
+                    changed.append(node)
+            changed += [node for node in nodes if node.pruned and not node.changed]
+            await self.keep(changed)
+            for id in silent:
+                if self._heard_at.get(id, since) < since:
+                    del self._heard_at[id]

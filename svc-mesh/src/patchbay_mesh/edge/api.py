@@ -1,0 +1,194 @@
+"""The unit of the socket API: what clients ask is answered from the cache, commands go to the root
+over the bus, and what nodes say goes to who listens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from patchbay.bus import Bus
+from patchbay.errors import Unavailable
+from patchbay.messages import encode, event_type, new_event, new_id
+from patchbay.net import Limits, Peer, Server
+from patchbay.runtime import Unit
+from patchbay_mesh.edge.cache import Cache
+from patchbay_mesh.edge.session import ApiSession
+from patchbay_mesh.messages import (
+    LOG,
+    MONITOR,
+    ROBOTS,
+    ROOT,
+    SERVICE,
+    Log,
+    Message,
+    Raw,
+    Robots,
+    Send,
+    type_bytes,
+)
+from patchbay_mesh.settings import MeshSettings
+from patchbay_mesh.wire import socket_api as wire
+from patchbay_mesh.wire.content import RESPONSE
+from patchbay_mesh.wire.uart import MAX_MESSAGE, Frame
+
+ANSWER_GRACE_S: Final = 1.0
+"""A peer that has said all waits this much longer than a command may take."""
+
+
+async def run(unit: Unit) -> None:
+    """The unit ``mesh.api``."""
+    settings = unit.settings(MeshSettings)
+    api = Api(unit.bus, settings)
+    limits = Limits(
+        max_connections=settings.max_connections,
+        idle_timeout_s=settings.idle_timeout_s,
+        write_buffer_bytes=settings.listener_buffer_bytes,
+        ended_grace_s=settings.command_timeout_s + ANSWER_GRACE_S,
+    )
+    port = unit.config.port(settings.port)
+    async with Server(api.connected, unit.listen_host, port, limits, unit.log) as server:
+        unit.info_sources["connections"] = lambda: server.connections
+        unit.info_sources["listeners"] = lambda: len(api.listeners)
+        unit.info_sources["listeners_dropped"] = lambda: server.dropped
+        unit.info_sources["nodes"] = lambda: len(api.cache.nodes)
+        unit.info_sources["not_understood"] = lambda: api.cache.not_understood
+        await unit.serving()
+
+
+class Api:
+    """Answers the requests of all sessions."""
+
+    def __init__(self, bus: Bus, settings: MeshSettings) -> None:
+        self.settings = settings
+        self.end_mark = settings.end_mark.encode()
+        self.cache = Cache(bus, self._heard)
+        self.listeners: set[ApiSession] = set()
+        self._bus = bus
+        self._log = structlog.get_logger("api").bind(instance=bus.client_id)
+
+    def connected(self, peer: Peer) -> ApiSession:
+        """A client has connected."""
+        return ApiSession(self, peer)
+
+    def crashed(self, peer: str, error: Exception) -> None:
+        """A request raised: our own mistake."""
+        self._log.error("request failed", peer=peer, exc_info=error)
+
+    # What is answered at once
+
+    def answer(self, asked: wire.Asked) -> bytes | None:
+        """The answer; None if it takes a while: see `perform`."""
+        match asked:
+            case wire.Get(type, node):
+                return self._get(type, node)
+            case wire.Refused(text):
+                return wire.refused(text)
+            case wire.Call(b"ACT-C"):
+                return wire.accepted(bytes([min(self.cache.active, 255)]))
+            case wire.Call(b"NSTAT"):
+                return wire.accepted(self._status())
+        return None
+
+    def _get(self, type: bytes, node: int) -> bytes:
+        if node == 0:
+            found = self.cache.all_latest(type, wire.MAX_LISTED)
+            return wire.values(type, found) if found else wire.refused(wire.DATA_TYPE_NOT_FOUND)
+        if node not in self.cache.nodes:
+            return wire.refused(wire.NODE_NOT_FOUND)
+        data = self.cache.latest(node, type)
+        if data is None:
+            return wire.refused(wire.DATA_TYPE_NOT_FOUND)
+        return wire.values(type, [(node, data)])
+
+    def _status(self) -> bytes:
+        nodes = sorted(self.cache.nodes.items())
+        return encode(
+            {
+                "node_amount": len(nodes),
+                "node_addr_list": [address for address, _ in nodes],
+                "node_status_list": [int(node.active) for _, node in nodes],
+            }
+        )
+
+    # What takes a while
+
+    async def perform(self, asked: wire.Asked) -> bytes:
+        """Do what is asked, and the answer to it."""
+        match asked:
+            case wire.Raw(content):
+                return await self._to_root("raw", Raw(content.hex()))
+            case wire.Call(b"W-LOG", payload=payload):
+                return self._log_line(payload.decode("utf-8", "replace"))
+            case wire.Call(b"W-RBT", payload=payload):
+                return self._robots(payload)
+            case wire.Call(wire.REPLY, node, payload):
+                if len(payload) > MAX_MESSAGE - len(RESPONSE):
+                    return wire.refused(wire.BAD_REQUEST)
+                send = Send("SEND-", node=node, hex=(RESPONSE + payload).hex())
+                return await self._to_root("send", send)
+            case wire.Call(name, node, payload) if wire.COMMANDS[name] == "address and message":
+                send = Send(name.decode(), node=node, hex=payload.hex())
+                return await self._to_root("send", send)
+            case wire.Call(name):
+                return await self._to_root("send", Send(name.decode()))
+        return wire.refused(wire.UNKNOWN_COMMAND)
+
+    async def _to_root(self, name: str, body: msgspec.Struct) -> bytes:
+        """Ask the edge at the serial port; what it has not confirmed in time expires on its way."""
+        timeout_s = self.settings.command_timeout_s
+        if not self._bus.connected:
+            return wire.refused(wire.SERIAL_NOT_READY)
+        topic = self._bus.topics.command(SERVICE, ROOT, name)
+        try:
+            payload = await self._bus.request(
+                topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
+            )
+            outcome: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+        except (Unavailable, TimeoutError, msgspec.DecodeError) as error:
+            self._log.warning("command not sent", command=name, why=str(error))
+            return wire.refused(wire.SERIAL_NOT_READY)
+        if outcome.get("ok") is True:
+            return wire.accepted()
+        code = (outcome.get("error") or {}).get("code")
+        known = code in ("serial_not_ready", "too_late")
+        return wire.refused(wire.SERIAL_NOT_READY if known else wire.BAD_REQUEST)
+
+    def _log_line(self, text: str) -> bytes:
+        event = new_event(
+            id=new_id(),
+            source=self._bus.client_id,
+            type=event_type(SERVICE, LOG),
+            subject=MONITOR,
+            data=Log(text),
+        )
+        return self._say(self._bus.topics.event(SERVICE, MONITOR, LOG), event)
+
+    def _robots(self, payload: bytes) -> bytes:
+        said = msgspec.json.decode(payload)
+        if isinstance(said, dict) and isinstance(said.get("robots"), list):
+            said = said["robots"]
+        robots = Robots(said if isinstance(said, list) else [said])
+        return self._say(self._bus.topics.state(SERVICE, ROBOTS), encode(robots), retain=True)
+
+    def _say(self, topic: str, payload: bytes, *, retain: bool = False) -> bytes:
+        """Publish for the monitor. While the broker is away nobody could see it: refused."""
+        try:
+            self._bus.post(topic, payload, retain=retain)
+        except Unavailable as error:
+            self._log.warning("not said", topic=topic, why=str(error))
+            return wire.refused(wire.BAD_REQUEST)
+        return wire.accepted()
+
+    # Who listens
+
+    def _heard(self, message: Message) -> None:
+        if not self.listeners:
+            return
+        frame = Frame(message.node, type_bytes(message.type), message.payload)
+        plain, counted = wire.pushed(frame), wire.pushed(frame, lengths=True)
+        for listener in list(self.listeners):
+            listener.push(counted if listener.lengths else plain)

@@ -1,0 +1,184 @@
+"""The latest values of all nodes, as the bus says: `[GET]` is answered from here.
+
+Retained states tell what was known when we came; events, alone or in batches, what is new. A value
+is as new as its capture, so it does not matter which of the two tells it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import structlog
+
+from patchbay.bus import Bus
+from patchbay.bus import Message as BusMessage
+from patchbay.forms import DataReader, carries_nothing, decode_events
+from patchbay.messages import Event, decode
+from patchbay_mesh.messages import (
+    DATA,
+    MESSAGE,
+    NETWORK,
+    RESTARTED,
+    ROOT,
+    SERVICE,
+    Data,
+    Message,
+    Network,
+    State,
+    node_address,
+    type_bytes,
+)
+
+ACTIVE: Final = "active"
+BATCH: Final = "batch"
+
+_data = DataReader(Data)
+_message = DataReader(Message)
+_network = DataReader(Network)
+_state = msgspec.json.Decoder(State)
+
+
+@dataclass(slots=True)
+class KnownNode:
+    """What is known of a node here."""
+
+    active: bool = False
+    last_contact: str = ""
+    values: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    """By type: when it was captured, and what."""
+
+
+class Once:
+    """Tells an event that an edge sends again: its numbers rise."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def is_new(self, event: Event) -> bool:
+        """Is it the first time? One without a number is taken as it comes."""
+        if not event.sequence:
+            return True
+        epoch, sequence = self._seen.get(event.source, ("", 0))
+        if epoch == event.epoch and event.sequence <= sequence:
+            return False
+        self._seen[event.source] = (event.epoch, event.sequence)
+        return True
+
+
+class Cache:
+    """Follows the bus. ``on_message`` gets each message of a node, once and in order."""
+
+    def __init__(self, bus: Bus, on_message: Callable[[Message], None]) -> None:
+        self.nodes: dict[int, KnownNode] = {}
+        self.not_understood = 0
+        self._on_message = on_message
+        self._once = Once()
+        self._restarted = ""
+        """When the root last said that it has restarted."""
+        self._log = structlog.get_logger("cache").bind(instance=bus.client_id)
+        topics = bus.topics
+        bus.listen(topics.state(SERVICE, "+"), self._stated)
+        for name in (DATA, MESSAGE, BATCH):
+            bus.listen(topics.event(SERVICE, "+", name), self._told)
+        bus.listen(topics.event(SERVICE, ROOT, NETWORK), self._told)
+        self._topics = topics
+
+    @property
+    def active(self) -> int:
+        """How many nodes are active."""
+        return sum(node.active for node in self.nodes.values())
+
+    def latest(self, node: int, type: bytes) -> bytes | None:
+        """The latest value of a node that is known; None if it has none of this type."""
+        found = self.nodes[node].values.get(type)
+        return found[1] if found else None
+
+    def all_latest(self, type: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """The latest values of all active nodes, by address, if they have the newest's length."""
+        found = sorted(
+            (node, *known.values[type])
+            for node, known in self.nodes.items()
+            if known.active and type in known.values
+        )
+        if not found:
+            return []
+        newest = max(found, key=lambda one: one[1])
+        return [(node, data) for node, _, data in found if len(data) == len(newest[2])][:limit]
+
+    # What the bus says
+
+    def _stated(self, message: BusMessage) -> None:
+        message.ack()
+        address = self._topics.address(message.topic)
+        node = node_address(address.device) if address is not None else None
+        if node is None:
+            return
+        if not message.payload:
+            self.nodes.pop(node, None)
+            return
+        try:
+            state = decode(_state, message.payload)
+            values = {
+                type_bytes(type): (one.time, bytes.fromhex(one.hex))
+                for type, one in state.values.items()
+            }
+        except (msgspec.DecodeError, ValueError) as error:
+            self._misunderstood(message, error)
+            return
+        known = self.nodes.setdefault(node, KnownNode())
+        if state.last_contact >= known.last_contact:
+            known.last_contact = state.last_contact
+            known.active = state.status == ACTIVE and state.last_contact > self._restarted
+        for type, value in values.items():
+            self._value(known, type, value)
+
+    def _told(self, message: BusMessage) -> None:
+        message.ack()
+        try:
+            for event in decode_events(message.payload, message.content_type):
+                if self._once.is_new(event):
+                    self._take(event)
+        except (msgspec.DecodeError, ValueError) as error:
+            self._misunderstood(message, error)
+
+    def _take(self, event: Event) -> None:
+        name = event.type.rpartition(".")[2]
+        if carries_nothing(event):
+            return
+        if name == DATA:
+            data = _data.read(event)
+            known = self._heard(data.node, event.time)
+            for value in data.values:
+                self._value(known, type_bytes(value.type), (event.time, value.data))
+        elif name == NETWORK:
+            for member in _network.read(event).nodes:
+                self._heard(member.node, event.time)
+        elif name == MESSAGE:
+            said = _message.read(event)
+            if said.type == RESTARTED:
+                self._restarted = max(self._restarted, event.time)
+                for node in self.nodes.values():
+                    node.active = False
+            elif said.node in self.nodes:
+                self._heard(said.node, event.time)
+            self._on_message(said)
+
+    def _heard(self, node: int, time: str) -> KnownNode:
+        known = self.nodes.setdefault(node, KnownNode())
+        if time >= known.last_contact:
+            known.last_contact = time
+            known.active = True
+        return known
+
+    @staticmethod
+    def _value(known: KnownNode, type: bytes, value: tuple[str, bytes]) -> None:
+        held = known.values.get(type)
+        if held is None or value[0] >= held[0]:
+            known.values[type] = value
+
+    def _misunderstood(self, message: BusMessage, error: Exception) -> None:
+        self.not_understood += 1
+        self._log.warning("not understood", topic=message.topic, error=str(error))

@@ -1,0 +1,303 @@
+"""The serial port of the root. It may be absent, unplugged and plugged again: we open it for ever.
+
+    tty, pseudo-terminal, socket://   the loop reads and writes its descriptor
+    anything else (rfc2217://, ...)   a thread reads; writes go to another
+
+What was queued for the root is either written or refused: `Line.send` says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections import deque
+from typing import Any, Final, Protocol
+
+import serial
+import structlog
+
+from patchbay.errors import Unavailable
+
+READ_BYTES: Final = 65_536
+THREAD_POLL_S: Final = 0.5
+"""How long a thread waits for a byte before it looks whether it is still wanted."""
+
+SAME: Final = 0.9
+"""A connection that held for this part of its pause begins with a short one again."""
+
+
+class Owner(Protocol):
+    """Who is told what happens on the line. Called in the loop; must not block."""
+
+    def opened(self) -> None:
+        """The port is there."""
+
+    def closed(self, why: str) -> None:
+        """It is gone; what was queued has been refused."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+
+
+class NotReady(Unavailable):
+    """The port is not open, was lost, or takes nothing."""
+
+
+class _Port(Protocol):
+    """An open port."""
+
+    def write(self, data: bytes) -> int:
+        """Write what it takes now, and say how much. Raises OSError; BlockingIOError: nothing."""
+
+    def wait_writable(self) -> None:
+        """Call the line's `_writable` when it takes something again."""
+
+    def close(self) -> None:
+        """Let it go. Harmless when said twice."""
+
+
+class Line:
+    """One port, by any pyserial URL. `run` it; times are seconds."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        url: str,
+        baud: int,
+        *,
+        reconnect_s: tuple[float, float],
+        write_timeout_s: float,
+        write_queue: int,
+    ) -> None:
+        self.url = url
+        self.losses = 0
+        """How often an open port was lost."""
+        self._owner = owner
+        self._baud = baud
+        self._reconnect_s = reconnect_s
+        self._write_timeout_s = write_timeout_s
+        self._write_queue = write_queue
+        self._loop = asyncio.get_running_loop()
+        self._port: _Port | None = None
+        self._lost = asyncio.Event()
+        self._why = ""
+        self._queue: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._log = structlog.get_logger("line").bind(port=url)
+
+    @property
+    def ready(self) -> bool:
+        """Is the port open?"""
+        return self._port is not None
+
+    async def run(self) -> None:
+        """Open the port, and again whenever it is lost; pauses double up to the longest. Ends when
+        cancelled."""
+        first, longest = self._reconnect_s
+        pause, said = first, ""
+        try:
+            while True:
+                try:
+                    opened = await asyncio.to_thread(
+                        serial.serial_for_url, self.url, baudrate=self._baud, timeout=THREAD_POLL_S
+                    )
+                except (OSError, ValueError, serial.SerialException) as error:
+                    if str(error) != said:
+                        said = str(error)
+                        self._log.warning("port not open", why=said)
+                else:
+                    said = ""
+                    since = self._loop.time()
+                    await self._use(opened)
+                    if self._loop.time() - since > pause * SAME:
+                        pause = first
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+        finally:
+            self.lose("the unit stops")
+
+    async def send(self, data: bytes) -> None:
+        """Write to the root; returns when the port has taken it all. Raises NotReady.
+
+        What was begun and not ended when it is refused may have reached the root in part.
+        """
+        if self._port is None:
+            raise NotReady(f"{self.url} is not open")
+        if len(self._queue) >= self._write_queue:
+            raise NotReady(f"{len(self._queue)} commands wait for {self.url}")
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append((data, written))
+        if len(self._queue) == 1:
+            self._writable()
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await written
+        except TimeoutError:
+            if self._queue and self._queue[0][1] is written:
+                # A part of it may be out, and nothing can follow that: begin anew.
+                self.lose("it takes nothing")
+            self._queue = deque(one for one in self._queue if one[1] is not written)
+            raise NotReady(f"{self.url} takes nothing") from None
+
+    def lose(self, why: str) -> None:
+        """The port is gone, or is given up: refuse what waits."""
+        port, self._port = self._port, None
+        if port is None:
+            return
+        port.close()
+        self._why = why
+        self.losses += 1
+        queue, self._queue = self._queue, deque()
+        for _, written in queue:
+            if not written.done():
+                written.set_exception(NotReady(f"{self.url} was lost: {why}"))
+        self._owner.closed(why)
+        self._lost.set()
+
+    # Details
+
+    async def _use(self, opened: Any) -> None:
+        self._lost.clear()
+        descriptor = _descriptor(opened)
+        if descriptor is None:
+            self._port = _ThreadPort(self, opened, self._loop)
+        else:
+            self._port = _LoopPort(self, opened, descriptor, self._loop)
+        self._log.info("port open")
+        self._owner.opened()
+        await self._lost.wait()
+        self._log.warning("port lost", why=self._why)
+
+    def _received(self, data: bytes) -> None:
+        if self._port is not None:
+            self._owner.received(data)
+
+    def _writable(self) -> None:
+        """Write what waits, as much as the port takes."""
+        while self._queue and self._port is not None:
+            data, written = self._queue[0]
+            try:
+                taken = self._port.write(data)
+            except BlockingIOError:
+                taken = 0
+            except (OSError, serial.SerialException) as error:
+                self.lose(str(error))
+                return
+            if taken < len(data):
+                self._queue[0] = (data[taken:], written)
+                self._port.wait_writable()
+                return
+            self._queue.popleft()
+            if not written.done():
+                written.set_result(None)
+
+
+class _LoopPort:
+    """A port with a descriptor that the loop can wait for."""
+
+    def __init__(
+        self, line: Line, opened: Any, descriptor: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._line = line
+        self._opened = opened
+        self._descriptor = descriptor
+        self._loop = loop
+        self._open = True
+        os.set_blocking(descriptor, False)
+        loop.add_reader(descriptor, self._readable)
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._descriptor, data)
+
+    def wait_writable(self) -> None:
+        self._loop.add_writer(self._descriptor, self._writable)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            with contextlib.suppress(OSError, serial.SerialException):
+                self._opened.close()
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._descriptor)
+        self._line._writable()
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:  # the other end of a pseudo-terminal, or the adapter, is gone
+            self._line.lose(os.strerror(error.errno) if error.errno else str(error))
+            return
+        if data:
+            self._line._received(data)
+        else:
+            self._line.lose("it was unplugged")
+
+
+class _ThreadPort:
+    """A port that only blocks: a thread reads it, and another writes."""
+
+    def __init__(self, line: Line, opened: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._line = line
+        self._opened = opened
+        self._loop = loop
+        self._open = True
+        self._writing: asyncio.Task[None] | None = None
+        self._taken = 0
+        threading.Thread(target=self._read, name=f"reader of {line.url}", daemon=True).start()
+
+    def write(self, data: bytes) -> int:
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(data))
+            return 0
+        self._writing, taken, self._taken = None, self._taken, 0
+        return taken
+
+    def wait_writable(self) -> None:
+        """The thread that writes says so."""
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.run_in_executor(None, self._close)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await asyncio.to_thread(self._opened.write, data)
+        except (OSError, serial.SerialException) as error:
+            if self._open:
+                self._line.lose(str(error))
+            return
+        self._taken = len(data)
+        if self._open:
+            self._line._writable()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError, serial.SerialException):
+            self._opened.close()
+
+    def _read(self) -> None:
+        while self._open:
+            try:
+                data = self._opened.read(max(1, min(READ_BYTES, self._opened.in_waiting)))
+            except Exception as error:  # the outermost frame of this thread
+                self._loop.call_soon_threadsafe(self._failed, str(error))
+                return
+            if data:
+                self._loop.call_soon_threadsafe(self._line._received, data)
+
+    def _failed(self, why: str) -> None:
+        if self._open:
+            self._line.lose(why)
+
+
+def _descriptor(opened: Any) -> int | None:
+    try:
+        return int(opened.fileno())
+    except (AttributeError, OSError, ValueError):  # io.UnsupportedOperation is both of the last
+        return None

@@ -1,0 +1,124 @@
+"""One connection of the socket API: it asks, or it listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from patchbay.net import Peer
+from patchbay_mesh.wire import socket_api as wire
+
+if TYPE_CHECKING:
+    from patchbay_mesh.edge.api import Api
+
+MAX_WAITING: Final = 64
+"""Requests of one connection that may wait for their turn; a client that sends more is closed."""
+
+
+class ApiSession:
+    """Answers in the order of the requests; closes after the first that has no end mark."""
+
+    __slots__ = (
+        "_api",
+        "_decoder",
+        "_ended",
+        "_gap",
+        "_listens",
+        "_peer",
+        "_task",
+        "_waiting",
+        "lengths",
+    )
+
+    def __init__(self, api: Api, peer: Peer) -> None:
+        self.lengths = False
+        self._api = api
+        self._peer = peer
+        self._decoder = wire.Decoder(api.end_mark, api.settings.get_order)
+        self._gap: asyncio.TimerHandle | None = None
+        self._waiting: deque[wire.Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+        self._listens = False
+
+    def received(self, data: bytes) -> None:
+        if self._listens:
+            return
+        self._take(self._decoder.feed(data))
+        if self._gap is not None:
+            self._gap.cancel()
+            self._gap = None
+        if self._decoder.waiting:
+            loop = asyncio.get_running_loop()
+            self._gap = loop.call_later(self._api.settings.request_gap_s, self._finish)
+
+    def ended(self) -> None:
+        """The peer has said all: what it said last is whole."""
+        self._ended = True
+        self._finish()
+        if not self._waiting and self._task is None and not self._listens:
+            self._peer.close()
+
+    def lost(self) -> None:
+        self._api.listeners.discard(self)
+        if self._gap is not None:
+            self._gap.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def push(self, message: bytes) -> None:
+        """What a node has said, in one write: clients take one read for one message."""
+        self._peer.write(message)
+
+    def _finish(self) -> None:
+        self._gap = None
+        self._take(self._decoder.finish())
+
+    def _take(self, requests: Iterable[wire.Request]) -> None:
+        for request in requests:
+            if self._task is None and not self._waiting:
+                if isinstance(request.asked, wire.Listen):
+                    self._listen(request.asked)
+                    return
+                answer = self._api.answer(request.asked)
+                if answer is not None:
+                    self._answer(request, answer)
+                    continue
+            self._waiting.append(request)
+            if len(self._waiting) > MAX_WAITING:
+                self._peer.close()
+                return
+            if self._task is None:
+                self._task = asyncio.create_task(self._work(), name="requests of a client")
+
+    async def _work(self) -> None:
+        """Requests that take a while, one after the other, and what was asked behind them."""
+        while self._waiting:
+            request = self._waiting[0]
+            answer = self._api.answer(request.asked)
+            if answer is None:
+                try:
+                    answer = await self._api.perform(request.asked)
+                except Exception as error:  # the outermost frame of this task
+                    self._api.crashed(self._peer.address, error)
+                    self._peer.close()
+                    return
+            self._waiting.popleft()
+            self._answer(request, answer)
+        self._task = None
+        if self._ended:
+            self._peer.close()
+
+    def _answer(self, request: wire.Request, answer: bytes) -> None:
+        self._peer.write(answer + self._api.end_mark if request.marked else answer)
+        if not request.marked:
+            self._peer.close()
+
+    def _listen(self, asked: wire.Listen) -> None:
+        self._listens = True
+        self.lengths = asked.lengths
+        self._peer.only_listens()
+        self._peer.write(wire.LISTENING)
+        self._api.listeners.add(self)

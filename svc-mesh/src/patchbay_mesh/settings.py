@@ -1,0 +1,130 @@
+"""The settings of the table ``[mesh]``; in the environment ``PATCHBAY_MESH__<KEY>``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from patchbay.settings import Config
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+DEMO_LINK = "mesh-root"
+"""The simulated root of the demo is found under this name in the state directory."""
+
+
+class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every key of ``[mesh]``. Sizes are bytes, times are seconds."""
+
+    serial: str | None = None
+    """Serial port of the root: a device or any pyserial URL. None: with --demo the simulated root,
+    otherwise none."""
+
+    baud: Positive = 115_200
+    """Bits a second: what an ESP32 uses if nobody says otherwise."""
+
+    escape_xor: Annotated[int, Meta(ge=0, le=255)] = 0xFA
+    """What an escaped byte is XORed with; later firmware has 255."""
+
+    tx_framing: Literal["line", "frame"] = "line"
+    """How commands go to the root: as a line, or escaped between ff and fe as later firmware
+    reads them."""
+
+    reconnect_initial_s: Seconds = 1.0
+    """The first pause before a port that is away is opened again; doubled each time."""
+
+    reconnect_max_s: Seconds = 10.0
+    """The longest such pause: a root that is plugged in again is found this soon."""
+
+    write_timeout_s: Seconds = 5.0
+    """A command that the port has not taken in so long is refused."""
+
+    write_queue: Positive = 1000
+    """Commands that may wait for the port; one more is refused."""
+
+    port: Port = 5001
+    """TCP port of the socket API."""
+
+    monitor_port: Port = 7654
+    """WebSocket port of the monitor, where the dashboard in use looks."""
+
+    listen_host: str | None = None
+    """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
+
+    max_connections: Positive = 1000
+    """Clients of the socket API at once; one more is closed at once. So many again may watch the
+    monitor."""
+
+    idle_timeout_s: Seconds = 60.0
+    """A connection that has asked nothing for so long is closed. Who listens is not."""
+
+    request_gap_s: Seconds = 0.02
+    """A request without an end is complete after so long without a byte: clients in use neither
+    half-close nor mark the end."""
+
+    end_mark: str = "[E]"
+    """What ends a request that has no fixed length, and then its answer. Empty: nothing does."""
+
+    get_order: Literal["type", "node"] = "type"
+    """What stands first in [GET] where the bytes themselves do not tell."""
+
+    listener_buffer_bytes: Positive = 262_144
+    """Who listens and lets more than this wait is dropped: it does not read."""
+
+    command_timeout_s: Seconds = 5.0
+    """A command that the root's edge has not answered for so long is told as not sent."""
+
+    active_timeout_s: Seconds = 60.0
+    """A node is active for so long after its last word."""
+
+    history_length: Annotated[int, Meta(ge=0)] = 256
+    """Values of each type of each node that are kept in memory; the store has them all."""
+
+    max_types: Positive = 64
+    """Types of which a node's latest value is known. One more puts out the one reported longest
+    ago: a line in disorder must not fill the memory."""
+
+    readings_ttl_s: Positive = 2_592_000
+    """How long the store keeps values and messages: 30 days. Read when the collection is new."""
+
+    state_interval_s: Annotated[float, Meta(ge=0)] = 0.5
+    """A node's retained state is published at most this often, however often it reports."""
+
+    traffic_lines_per_s: Positive = 50
+    """Lines of the monitor's log: more are counted and not shown, since nobody can read them."""
+
+    outbox_max_rows: Positive = 500_000
+    """Frames that wait for the domain before the oldest telemetry is given up: four minutes at
+    2,000 a second, half a day at ten. Some 150 MB on disk."""
+
+    outbox_max_bytes: Positive = 268_435_456
+    """The same bound in bytes of encoded events."""
+
+    outbox_synchronous: str = "FULL"
+    """SQLite's synchronous: FULL survives a power cut, NORMAL only a kill (kinder to SD cards)."""
+
+    outbox_gather_s: Annotated[float, Meta(ge=0)] = 0.02
+    """Frames of so long share a commit, since nobody waits for an answer. What comes after a pause
+    is committed at once."""
+
+    share_group: None = None
+    """Not for this service: what it does depends on the order of reports. Any value is refused."""
+
+    demo_nodes: Annotated[int, Meta(ge=0, le=1000)] = 5
+    """Simulated nodes in `up --demo`."""
+
+    demo_interval_s: Seconds = 2.0
+    """How often each simulated node of the demo reports."""
+
+
+def serial_port(config: Config) -> str | None:
+    """The serial port that holds: the one that is named, the simulated one, or none."""
+    named = config.table("mesh", MeshSettings).serial
+    if named is None and config.runtime.demo:
+        return str(Path(config.runtime.state_dir).resolve() / DEMO_LINK)
+    return named

@@ -1,0 +1,7 @@
+"""The three wires of the mesh.
+
+uart         the root of the mesh at a serial port
+content      what the root's frames mean
+socket_api   client programs over TCP
+monitor      dashboards over WebSocket
+"""
