@@ -14,7 +14,15 @@ from tests.containers.composed import System
 from tests.containers.load import Load
 
 LANTERNS = ("lantern-1", "lantern-2", "lantern-3")
-DEVICES = (*LANTERNS, "mixer-1", "mixer-2", "allocator-demo", "bartender-demo", "locker-demo")
+DEVICES = (
+    *LANTERNS,
+    "mixer-1",
+    "mixer-2",
+    "allocator-demo",
+    "bartender-demo",
+    "locker-demo",
+    "mesh-demo",
+)
 REPLICAS = ("allocator-domain-2", "allocator-domain-3", "allocator-domain-4")
 WAIT_S = 60.0
 
@@ -54,7 +62,8 @@ async def test_simulated_devices_find_their_units(demo: System) -> None:
         boards = await asyncio.to_thread(demo.documents, "boards", {"_id": "demo-1"})
         jobs = await asyncio.to_thread(demo.documents, "jobs", chromebook)
         blends = await asyncio.to_thread(demo.documents, "blends", {})
-        return bool(boards and jobs and blends)
+        nodes = await asyncio.to_thread(demo.documents, "nodes", {})
+        return bool(boards and jobs and blends and nodes)
 
     await eventually(all_have_been_heard, WAIT_S)
 
