@@ -197,6 +197,11 @@ class House:
         answer = await self.ask(device, name, **body)
         return "" if answer["ok"] else str(answer["error"]["code"])
 
+    def latest(self, device: str, data_type: str) -> str:
+        """The latest value that a node's state shows, in hex; empty if it shows none."""
+        value = self.states.get(device, {}).get("values", {}).get(data_type, {})
+        return str(value.get("hex", ""))
+
     async def documents(self, collection: str, count: int) -> list[Document]:
         """All documents, in the order in which they came, when there are so many."""
 

@@ -71,10 +71,12 @@ async def test_a_restarted_root_sends_all_nodes_away_until_they_are_heard(house:
         (6, "root_restarted"),
     ]
     await until(lambda: house.api.cache.active == 0)
+    nodes = ("node-5", "node-6")
+    await until(lambda: [house.statuses.get(one) for one in nodes] == ["offline", "offline"])
     await house.report(6)
     await until(lambda: house.statuses["node-6"] == "online")
     assert house.statuses["node-5"] == "offline"
-    assert house.api.cache.active == 1
+    await until(lambda: house.api.cache.active == 1)
 
 
 async def test_the_root_says_who_is_there_and_what_they_are(house: House) -> None:
@@ -160,7 +162,7 @@ async def test_a_value_can_be_put_in_the_place_of_the_latest(house: House) -> No
     answer = await house.ask("node-5", "update", type="GPS", hex="03f001bf9200")
     assert answer["ok"]
     assert (answer["node"], answer["type"]) == (5, "GPS")
-    await until(lambda: house.states["node-5"]["values"]["GPS"]["hex"] == "03f001bf9200")
+    await until(lambda: house.latest("node-5", "GPS") == "03f001bf9200")
     assert house.states["node-5"]["last_contact"] == contact
     await until(lambda: house.api.cache.latest(5, b"GPS") == bytes.fromhex("03f001bf9200"))
     history = await house.ask("nodes", "history", node=5, type="GPS")

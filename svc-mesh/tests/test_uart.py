@@ -315,7 +315,6 @@ async def test_a_port_may_be_a_socket(house: House) -> None:
 
     async def device(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        writer.write(LINE)
         while data := await reader.read(100):
             heard.extend(data)
 
@@ -324,10 +323,16 @@ async def test_a_port_may_be_a_socket(house: House) -> None:
     await house.watch()
     await house.start_domain()
     await house.start_uart(f"socket://127.0.0.1:{port}")
+    await until(lambda: writers and house.uart.ready)
+    writers[0].write(LINE)  # not before: pyserial throws away what comes while it opens a port
     await house.documents("readings", 2)
     assert (await house.ask("root", "send", command="SEND-", node=5, text="hi"))["ok"]
     await until(lambda: bytes(heard) == b"SEND-\x00\x05\x02hi\n")
+    line = house.uart.line
+    assert line is not None
     writers[0].close()  # the cable is cut: it connects again
+    await until(lambda: line.losses == 1 and len(writers) == 2 and line.ready)
+    writers[1].write(LINE)
     await house.documents("readings", 4)
     await house.stop("uart")
     server.close()
