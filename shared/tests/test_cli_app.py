@@ -8,7 +8,7 @@ from patchbay import __version__
 from patchbay.cli.app import build, run
 from patchbay.services import discover
 
-OURS = {"broker"}
+OURS = {"broker", "store"}
 
 
 def groups(*argv: str) -> set[str | None]:

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from patchbay.access.directory import Directory
-from patchbay.access.store_users import SHARED, roles, script, users
+from patchbay.access.store_users import SHARED, make_store_users, roles, script, users
 from patchbay.errors import SettingsError, Unavailable
 from patchbay.services import Service, discover
 from patchbay.settings import StoreSettings
@@ -141,3 +141,48 @@ def test_a_password_file_that_is_missing_is_named_at_the_start() -> None:
     settings = StoreSettings(username="gate", password_file="/nowhere/{user}")
     with pytest.raises(SettingsError, match=r"\[store\] password_file: /nowhere/gate: No such"):
         Store(settings, "mongodb://127.0.0.1:1")
+
+
+@pytest.fixture
+def locked_store(directory: Directory, tmp_path: Path) -> Iterator[Part]:
+    """A store that asks for a password and has its administrator, and nobody else."""
+    directory.add("store", "admin")
+    part = store_part(tmp_path / "locked")
+    part.start()
+    client: MongoClient[Any] = MongoClient(f"mongodb://127.0.0.1:{part.port}")
+    password = directory.password("store", "admin")
+    client["admin"].command("createUser", "admin", pwd=password, roles=["root"])
+    client.close()
+    part.stop()
+    part = store_part(tmp_path / "locked", part.port, auth=True)
+    part.start()
+    yield part
+    part.stop()
+
+
+async def test_users_are_made_by_the_administrator_and_made_again_as_they_are_to_be(
+    directory: Directory, locked_store: Part, tmp_path: Path
+) -> None:
+    uri = f"mongodb://127.0.0.1:{locked_store.port}"
+    assert await make_store_users(directory, SERVICES, "house", uri) == ["gate"]
+    file = directory.path / "store" / "gate"
+    settings = StoreSettings(database="house", username="gate", password_file=str(file))
+    async with Store(settings, uri) as store:
+        await store.insert_new("gates", [{"_id": 1}])
+    file.write_text("another\n")
+    async with Store(settings, uri) as store:
+        with pytest.raises(Unavailable):
+            await store.find("gates", {})
+    assert await make_store_users(directory, SERVICES, "house", uri) == []
+    async with Store(settings, uri) as store:
+        assert await store.find("gates", {}) == [{"_id": 1}]
+
+
+async def test_who_is_no_administrator_makes_no_users(
+    directory: Directory, locked_store: Part
+) -> None:
+    (directory.path / "store" / "admin").write_text("guessed\n")
+    with pytest.raises(Unavailable):
+        await make_store_users(
+            directory, SERVICES, "house", f"mongodb://127.0.0.1:{locked_store.port}"
+        )

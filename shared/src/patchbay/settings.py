@@ -29,8 +29,26 @@ RootTopic = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}$
 DEFAULT_FILE: Final = Path("patchbay.toml")
 PREFIX: Final = "PATCHBAY_"
 FILE_VARIABLE: Final = "PATCHBAY_CONFIG"
-NOT_SETTINGS: Final = frozenset({FILE_VARIABLE, "PATCHBAY_PYTHON"})
-"""Variables with our prefix that are no settings: the launcher's."""
+NOT_SETTINGS: Final = frozenset(
+    {
+        FILE_VARIABLE,
+        "PATCHBAY_PYTHON",
+        "PATCHBAY_BASE_IMAGE",
+        "PATCHBAY_BROKER_IMAGE",
+        "PATCHBAY_BROKER_MEMORY",
+        "PATCHBAY_BROKER_NAMES",
+        "PATCHBAY_BUILD_IMAGE",
+        "PATCHBAY_DOMAIN_MEMORY",
+        "PATCHBAY_GPIO_PACKAGE",
+        "PATCHBAY_HEALTH_INTERVAL",
+        "PATCHBAY_IMAGE",
+        "PATCHBAY_STORE_CACHE",
+        "PATCHBAY_STORE_IMAGE",
+        "PATCHBAY_STORE_MEMORY",
+        "PATCHBAY_UNIT_MEMORY",
+    }
+)
+"""Variables with our prefix that are no settings: the launcher's, and compose.yaml's."""
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _HIGHEST_PORT: Final = 65_535
@@ -52,6 +70,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     demo: bool = False
     """Simulated devices: device ports then listen on loopback only."""
+
+    demo_host: str = "127.0.0.1"
+    """Where simulated devices look for the device ports: another host where they run apart from
+    the units, as in containers."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged. ``debug`` says every frame; it slows an edge down."""

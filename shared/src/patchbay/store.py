@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import bson
 from msgspec import to_builtins
@@ -40,6 +40,9 @@ DUPLICATE_KEY = 11000
 REFUSED = frozenset({13, 18})
 """MongoDB's codes Unauthorized and AuthenticationFailed: somebody has to set it up, and meanwhile
 all waits where it is safe."""
+
+ADMIN_TIMEOUT_S = 30.0
+"""Who sets a store up waits until it has started."""
 
 SELECTION_TIMEOUT_S = 2.0
 """How long an operation looks for a server that is away before it is Unavailable."""
@@ -179,6 +182,41 @@ class Store:
         """How many documents match. Raises Unavailable."""
         async with reaching():
             return await self._database[collection].count_documents(query)
+
+
+class Administrator:
+    """The user of a MongoDB who makes the others. ``async with``."""
+
+    def __init__(self, uri: str, user: str, password: str) -> None:
+        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
+            uri,
+            username=user,
+            password=password,
+            serverSelectionTimeoutMS=int(ADMIN_TIMEOUT_S * 1000),
+            appname="patchbay",
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.close()
+
+    async def define(
+        self, database: str, kind: Literal["role", "user"], name: str, definition: Document
+    ) -> bool:
+        """Make a role or a user, or replace what it was. True if it is new. Raises Unavailable."""
+        async with reaching():
+            found = await self._client[database].command({f"{kind}sInfo": name})
+            new = not found[f"{kind}s"]
+            verb = "create" if new else "update"
+            await self._client[database].command({f"{verb}{kind.title()}": name, **definition})
+        return new
 
 
 def _credentials(settings: StoreSettings) -> dict[str, Any]:

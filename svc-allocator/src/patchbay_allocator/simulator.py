@@ -47,7 +47,12 @@ async def run(config: Config, stop: asyncio.Event) -> None:
                 await stack.enter_async_context(mixer)
                 await mixer.start("127.0.0.1", config.port(port))
         classroom = asyncio.create_task(
-            _classroom(config.port(settings.port), settings.demo_interval_s, chance)
+            _classroom(
+                config.runtime.demo_host,
+                config.port(settings.port),
+                settings.demo_interval_s,
+                chance,
+            )
         )
         await stop.wait()
         classroom.cancel()
@@ -55,7 +60,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             await classroom
 
 
-async def _classroom(port: int, interval_s: float, chance: random.Random) -> None:
+async def _classroom(host: str, port: int, interval_s: float, chance: random.Random) -> None:
     while True:
         await asyncio.sleep(chance.expovariate(1 / interval_s))
         number = chance.randint(1, CHROMEBOOKS)
@@ -63,7 +68,7 @@ async def _classroom(port: int, interval_s: float, chance: random.Random) -> Non
         job = Job(f"CHROMEBOOK_{number:02}", chance.choice(CUSTOMERS), color)
         while True:
             try:
-                await send("127.0.0.1", port, job)
+                await send(host, port, job)
                 break
             except OSError:
                 await asyncio.sleep(RETRY_S)

@@ -128,7 +128,9 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """The GUI of ``up --demo``: it orders a small drink now and then, and waits for it."""
     settings = config.table("bartender", BartenderSettings)
     work = asyncio.create_task(
-        _order_for_ever(config.port(settings.port), settings.demo_interval_s)
+        _order_for_ever(
+            config.runtime.demo_host, config.port(settings.port), settings.demo_interval_s
+        )
     )
     await stop.wait()
     work.cancel()
@@ -136,11 +138,11 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         await work
 
 
-async def _order_for_ever(port: int, interval_s: float) -> None:
+async def _order_for_ever(host: str, port: int, interval_s: float) -> None:
     chance = random.Random()
     while True:
         try:
-            async with Gui(port) as gui:
+            async with Gui(port, host) as gui:
                 while True:
                     await asyncio.sleep(interval_s * chance.uniform(0.8, 1.2))
                     some = chance.sample(range(8), 3)

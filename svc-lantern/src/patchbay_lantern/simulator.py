@@ -153,7 +153,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         log.info("all lanterns obeyed", command=order.command, value=order.value)
 
     port, count = config.port(settings.port), settings.demo_lanterns
-    async with Fleet("127.0.0.1", port, count, all_obeyed=obeyed):
+    async with Fleet(config.runtime.demo_host, port, count, all_obeyed=obeyed):
         await stop.wait()
 
 

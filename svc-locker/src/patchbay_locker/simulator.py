@@ -274,10 +274,10 @@ class Fleet:
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """The boards of ``up --demo``: they report to the locker's port on this machine."""
+    """The boards of ``up --demo``: they report to the locker's port."""
     settings = config.table("locker", LockerSettings)
     boards = [
-        Board(f"demo-{number}", config.port(settings.port))
+        Board(f"demo-{number}", config.port(settings.port), config.runtime.demo_host)
         for number in range(1, settings.demo_boards + 1)
     ]
     await Fleet(boards, interval_s=settings.demo_interval_s).run(stop)

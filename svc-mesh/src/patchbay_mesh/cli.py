@@ -160,18 +160,29 @@ def simulate(
     link: Annotated[Path, typer.Argument(metavar="PATH", help="Name of the port that is made.")],
     nodes: Annotated[int, typer.Option("--nodes", min=0, max=1000, help="How many.")] = 5,
     interval_s: Annotated[float, typer.Option("--interval", min=0.001, help="Seconds.")] = 2.0,
+    listen: Annotated[
+        int | None,
+        typer.Option(
+            "--listen", metavar="PORT", min=0, max=65_535, help="For socket://HOST:PORT, too."
+        ),
+    ] = None,
 ) -> None:
     """Be a mesh: a root on a pseudo-terminal, with nodes that report. Ctrl-C unplugs it."""
     import asyncio
+    import contextlib
     import signal
 
+    from patchbay_mesh.far_port import FarPort
     from patchbay_mesh.simulator import simulate as run
 
     async def until_stopped() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(link, nodes, interval_s, stop)
+        async with contextlib.AsyncExitStack() as stack:
+            if listen is not None:
+                await stack.enter_async_context(FarPort(link, "0.0.0.0", listen))  # noqa: S104
+            await run(link, nodes, interval_s, stop)
 
     typer.echo(f"set PATCHBAY_MESH__SERIAL={link}")
     asyncio.run(until_stopped())

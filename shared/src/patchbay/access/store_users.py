@@ -3,7 +3,8 @@ services share.
 
     DIR/store/users.js    for mongosh, as the store's administrator; says all passwords
 
-A role is replaced each time, so a collection that is new reaches its service.
+`make_store_users` does the same without mongosh. A role is replaced each time, so a collection that
+is new reaches its service.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from patchbay.access.directory import STORE, Directory
+from patchbay.access.directory import ADMIN, STORE, Directory
 from patchbay.services import DOMAIN, Service
 
 SCRIPT: Final = f"{STORE}/users.js"
@@ -68,6 +69,25 @@ def script(directory: Directory, services: Mapping[str, Service], database: str)
         "roles": _json(roles(services, database)),
         "users": _json(users(directory, services)),
     }
+
+
+async def make_store_users(
+    directory: Directory, services: Mapping[str, Service], database: str, uri: str
+) -> list[str]:
+    """Make the users of the MongoDB at ``uri``, which has its administrator, or give those who are
+    there their password and rights anew. Returns who is new. Raises Unavailable, SettingsError."""
+    from patchbay.store import Administrator  # and with it the driver, which nobody else here needs
+
+    async with Administrator(uri, ADMIN, directory.password(STORE, ADMIN)) as administrator:
+        for role in roles(services, database):
+            definition = {"privileges": role["privileges"], "roles": []}
+            await administrator.define(database, "role", role["role"], definition)
+        new = []
+        for user in users(directory, services):
+            definition = {"pwd": user["pwd"], "roles": user["roles"]}
+            if await administrator.define(database, "user", user["user"], definition):
+                new.append(user["user"])
+    return new
 
 
 def _json(value: object) -> str:

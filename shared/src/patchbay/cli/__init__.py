@@ -2,7 +2,8 @@
 
     app           the commands, put together
     bus           a bus client for a command
-    system        up, run, status, health
+    system        up, run, status
+    health        health, which needs none of the others
     watching      watch
     development   check, test
 
@@ -11,9 +12,15 @@ What a command needs is imported when it runs, so that ``--help`` and ``health``
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line of ``sys.argv``. Exits."""
+    if sys.argv[1:2] == ["health"]:
+        from patchbay.cli.health import main as health
+
+        sys.exit(health(sys.argv[2:]))
     from patchbay.cli.app import run
 
     run()

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, development, install, system, watching
+from patchbay.cli import broker, development, install, store, system, watching
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""What `test` gets goes to pytest, which knows better than we do."""
+"""What `test` gets goes to pytest, which knows better than we do; `health` does without typer."""
 
 
 def run() -> None:
@@ -35,14 +35,16 @@ def build(argv: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for command in (system.up, system.run, system.status, system.health):
+    for command in (system.up, system.run, system.status):
         app.command()(command)
     app.command()(watching.watch)
+    app.command(context_settings=_PASS_ON, add_help_option=False)(system.health)
     app.command()(install.install_service)
     app.command()(install.supervisor_conf)
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     app.add_typer(broker.app, name="broker")
+    app.add_typer(store.app, name="store")
     named = next((word for word in argv if not word.startswith("-")), None)
     ours = {one.name or _name(one.callback) for one in app.registered_commands}
     if named in ours | {group.name for group in app.registered_groups}:

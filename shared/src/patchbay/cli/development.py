@@ -12,6 +12,7 @@ from typing import Final
 import typer
 
 _ROOT: Final = Path(__file__).resolve().parents[4]
+_CONTAINERS: Final = "tests/containers"
 _MOST_WORKERS: Final = 4
 
 _BROWSER: Final = "chromium"
@@ -24,12 +25,20 @@ def check() -> None:
 
 
 def test(context: typer.Context) -> None:
-    """`check`, then every test, a file at a time on each of a few cores. Arguments go to pytest."""
+    """`check`, then every test, a file at a time on each of a few cores, then those in containers,
+    which share one engine. Arguments go to pytest."""
     root = _need_root()
     checked = _check(root)
     _ask_for_chromium()
-    pytest = [sys.executable, "-m", "pytest", "--dist=loadfile", f"--numprocesses={_workers()}"]
-    tested = _passes("tests", [*pytest, *context.args], root)
+    pytest = [sys.executable, "-m", "pytest"]
+    spread = [*pytest, "--dist=loadfile", f"--numprocesses={_workers()}"]
+    if any(_CONTAINERS in argument for argument in context.args):
+        tested = _passes("tests", [*pytest, *context.args], root)
+    elif context.args:
+        tested = _passes("tests", [*spread, *context.args], root)
+    else:
+        tested = _passes("tests", [*spread, f"--ignore={_CONTAINERS}"], root)
+        tested &= _passes("containers", [*pytest, _CONTAINERS], root)
     raise typer.Exit(0 if checked and tested else 1)
 
 

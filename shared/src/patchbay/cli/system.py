@@ -87,17 +87,8 @@ def status(
     raise typer.Exit(0 if found.ready else 1)
 
 
-def health(
-    unit: Annotated[str, typer.Argument(help="locker.edge, for example.")],
-    instance: InstanceOption = None,
-    state: StateOption = None,
-    config: ConfigOption = None,
-) -> None:
+def health(context: typer.Context) -> None:
     """Is a unit of this machine alive and online? The exit code is 0 or 1."""
-    from patchbay.cli.environment import environment, settings, state_dir
-    from patchbay.health import check, instance_id
+    from patchbay.cli.health import main
 
-    one = None if instance is None else instance_id(unit, instance)
-    found = check(unit, state_dir(settings(environment(state, config))), one)
-    print(f"{unit}: {found.reason}")
-    raise typer.Exit(0 if found.ok else 1)
+    raise typer.Exit(main(context.args))

@@ -4,12 +4,15 @@
     events   seq, key, topic, type, subject, time, body
     notes    name, value                 what an edge remembers of a device, with its events
 
+``<file>.reserve`` beside it keeps room free for the day when the disk is full.
+
 ``seq`` never goes back, also when ``events`` is empty. The ``sequence`` on the wire is
 ``seq - base``: `renew` begins a new epoch at 1 without touching a row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ import structlog
 
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.messages import new_id
+from patchbay.outbox.reserve import Reserve
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (
@@ -35,6 +39,10 @@ CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) WI
 
 LOCK_WAIT_S = 2.0
 """A unit that was just killed frees its file at once; a second unit on it never does."""
+
+VACUUM_BYTES = 1_048_576
+"""A file that holds no more than this, and is mostly empty, is made small again when its disk was
+full: that takes milliseconds. SQLite itself would keep the room for what is to come."""
 
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 
@@ -62,6 +70,7 @@ class Journal:
             self._db = _open_or_begin(path, synchronous)
         except sqlite3.OperationalError as error:
             raise Unavailable(f"the outbox {path} cannot be opened: {error}") from error
+        self._reserve = Reserve(Path(f"{path}.reserve"))
         self.epoch: str
         self.base: int
         self.seq: int
@@ -124,6 +133,21 @@ class Journal:
         self.acked = max(acked, self.acked)
         self.rows += len(rows) - gone
         self.bytes += sum(len(row.body) for row in rows) - freed
+
+    def give_up_reserve(self) -> None:
+        """There is no room: use what was kept, to forget what is acknowledged, and that only."""
+        self._reserve.release()
+
+    @property
+    def holds_reserve(self) -> bool:
+        """Is room kept for the day when there is none?"""
+        return self._reserve.held
+
+    def hold_reserve(self) -> bool:
+        """Keep room for the day when there is none. False: it is today."""
+        with contextlib.suppress(sqlite3.Error):  # without room here either; the reserve will tell
+            self._shrink()
+        return self._reserve.hold()
 
     def renew(self) -> None:
         """Begin a new epoch: what is left counts from 1 again."""
@@ -188,6 +212,18 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+    def _shrink(self) -> None:
+        """Move what the log holds into the file, and give back what neither needs."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size, pages, free = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        used = pages - free
+        if used * size <= VACUUM_BYTES and free > used:
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _open_or_begin(path: Path, synchronous: str) -> sqlite3.Connection:

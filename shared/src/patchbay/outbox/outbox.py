@@ -38,6 +38,10 @@ FORGET_AFTER_S = 1.0
 
 DISK_RETRY_S = 1.0
 
+FORGET_ON_A_FULL_DISK = 1000
+"""Rows at most that one commit forgets while the disk is full: it has the reserve to write to, and
+SQLite writes up to a page a row of those it deletes."""
+
 SHED_PART = 20
 """A full outbox gives up one part in so many of its oldest telemetry at once, and never less than
 the window: what the domain service may have persisted without our knowing goes first."""
@@ -97,8 +101,10 @@ class Outbox:
         self._committed_at = 0.0
         self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
-        self._disk_ok = True
         self._retry_at = 0.0
+        self._disk_ok = self._journal.hold_reserve()
+        if not self._disk_ok:
+            self._log.error("outbox full: no room on its disk")
         self._loop = asyncio.get_running_loop()
         bus.backlogs.append(self)
 
@@ -137,7 +143,7 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Would `add` refuse now? A full disk is tried again every second."""
-        if not self._disk_ok and self._loop.time() < self._retry_at:
+        if not self._disk_ok and not self._has_room():
             return True
         return self._at_bound
 
@@ -216,20 +222,18 @@ class Outbox:
         notes, self._notes = self._notes, {}
         done, self._done = self._done, []
         ok = True
-        ranges = self._sender.ranges()
-        if rows or notes or ranges or self._sender.acked > self._journal.acked:
+        acked, ranges = self._acknowledged()
+        if rows or notes or ranges or acked > self._journal.acked:
             try:
-                self._journal.commit(rows, notes.items(), self._sender.acked, ranges)
+                self._journal.commit(rows, notes.items(), acked, ranges)
             except (sqlite3.Error, ValueError) as error:
                 ok = False
                 self._next = self._journal.seq + 1
-                self._retry_at = self._loop.time() + DISK_RETRY_S
-                self._log.error("outbox not written", error=str(error), events=len(rows))
-            if ok:
+                self._no_room(error, rows)
+            else:
                 self._sender.forgotten(ranges)
-            if ok and not self._disk_ok:
-                self._log.info("outbox is written again")
-            self._disk_ok = ok
+                if not self._disk_ok:
+                    self._regain(wrote=bool(rows))
         self._committed_at = self._loop.time()
         for callback in done:
             try:
@@ -238,6 +242,45 @@ class Outbox:
                 self._log.error("answer failed", exc_info=error)
         if ok and rows:
             self._sender.committed(rows)
+
+    def _no_room(self, error: Exception, rows: list[Row]) -> None:
+        """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
+        in the room that was kept for this."""
+        self._disk_ok = False
+        self._retry_at = self._loop.time() + DISK_RETRY_S
+        self._log.error("outbox not written", error=str(error), events=len(rows))
+        self._journal.give_up_reserve()
+        self._forget_soon()
+
+    def _has_room(self) -> bool:
+        """Is the disk worth another try? Looked at every second."""
+        now = self._loop.time()
+        if not self._journal.holds_reserve and now >= self._retry_at:
+            self._retry_at = now + DISK_RETRY_S
+            self._journal.hold_reserve()
+        return self._journal.holds_reserve
+
+    def _acknowledged(self) -> tuple[int, list[tuple[int, int]]]:
+        """What to forget with this commit: all of it, or a little at a time on a full disk."""
+        acked, ranges = self._sender.acked, self._sender.ranges()
+        if self._disk_ok:
+            return acked, ranges
+        acked = min(acked, self._journal.acked + FORGET_ON_A_FULL_DISK)
+        return acked, _first(ranges, FORGET_ON_A_FULL_DISK)
+
+    def _regain(self, *, wrote: bool) -> None:
+        """A commit on a disk that was full. It has room when the reserve can be held again, and it
+        is well when new events were written; until then more is forgotten."""
+        if self._journal.hold_reserve() and wrote:
+            self._log.info("outbox is written again")
+            self._disk_ok = True
+        if self._owes:
+            self._schedule()
+
+    @property
+    def _owes(self) -> bool:
+        """Is there something acknowledged that the file still has?"""
+        return bool(self._sender.ranges()) or self._sender.acked > self._journal.acked
 
     def _shed(self) -> None:
         """Make room: forget what is acknowledged, or else the oldest telemetry."""
@@ -260,5 +303,17 @@ class Outbox:
 
     def _forget(self) -> None:
         self._forgetting = None
-        if self._sender.ranges() or self._sender.acked > self._journal.acked:
+        if self._owes:
             self._schedule()
+
+
+def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+    """The first of these rows, so many at most."""
+    found: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if limit <= 0:
+            break
+        last = min(last, first + limit - 1)
+        found.append((first, last))
+        limit -= last - first + 1
+    return found

@@ -1,0 +1,177 @@
+"""The whole system of compose.yaml comes up from nothing, and is closed where it has to be."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import pytest
+
+from patchbay.bus import Bus
+from patchbay.errors import Unavailable
+from patchbay.messages import encode
+from patchbay.services import DOMAIN, discover, units
+from patchbay.testing import Seen, eventually, until
+from patchbay_locker.simulator import Board
+from tests.containers.composed import System, described, settings_port
+from tests.containers.engine import ROOT, Engine
+
+ASK_TIMEOUT_S = 20.0
+
+
+async def test_every_unit_is_a_container_and_all_are_healthy(system: System) -> None:
+    """The fixture has waited for their health checks; here is what there is."""
+    expected = {f"{service.name}-{role}" for service, role in units(discover(), discover())}
+    assert set(system.containers()) == expected | {"broker", "store"}
+    ended = {one.attrs["State"]["ExitCode"] for one in system.all_containers()}
+    assert ended == {0}
+
+
+async def test_a_board_is_answered_and_a_code_is_delivered(system: System) -> None:
+    board = Board("first", system.ports["locker"])
+    assert (await board.report()).codes == ()
+    async with system.bus("operator", "operators") as bus:
+        await bus.wait_connected(ASK_TIMEOUT_S)
+        topic = bus.topics.command("locker", "first", "assign")
+        body = encode({"cell": 7, "minutes": 60, "code": "1492"})
+        answer = await bus.request(topic, body, timeout_s=ASK_TIMEOUT_S)
+    assert b'"ok":true' in answer
+
+    async def has_the_code() -> bool:
+        await board.report()
+        return [code.code for code in board.codes.values()] == ["1492"]
+
+    await eventually(has_the_code)
+    board.disconnect()
+
+
+async def test_a_viewer_reads_and_cannot_command(system: System) -> None:
+    board = Board("watched", system.ports["locker"])
+    async with system.bus("viewer", "viewers") as viewer:
+        seen = Seen()
+        viewer.subscribe(viewer.topics.state("locker", "watched"), seen.take)
+        await viewer.wait_connected(ASK_TIMEOUT_S)
+        await board.report()
+        await until(lambda: seen, ASK_TIMEOUT_S)
+        topic = viewer.topics.command("locker", "watched", "block")
+        assert await _is_refused(viewer, topic)
+    await board.report()
+    assert not board.blocked
+    board.disconnect()
+
+
+async def _is_refused(bus: Bus, topic: str) -> bool:
+    """Did the broker refuse this, with PUBACK 0x87?"""
+    try:
+        return await bus.publish(topic, b"{}") == 0x87
+    except Unavailable:
+        return False
+
+
+async def test_a_wrong_password_gets_nobody_in(system: System) -> None:
+    bus = system.bus("operator.2", "operators", password="guessed")
+    bus.start()
+    try:
+        with pytest.raises(TimeoutError):
+            await bus.wait_connected(2)
+    finally:
+        await bus.stop()
+    logs = system.container("broker").logs(tail=200).decode()
+    assert "not authorised" in logs
+
+
+def test_no_unit_can_read_the_secrets_of_another(system: System) -> None:
+    units = [name for name in system.containers() if name not in ("broker", "store")]
+    secrets = {f"units/{unit}-compose" for unit in units}
+    secrets |= {"operators/operator", "viewers/viewer", "store/admin", "mosquitto/server.key"}
+    secrets |= {"ca/ca.key", *(f"store/{service}" for service in discover())}
+    for unit in units:
+        tried = "; ".join(f"cat /secrets/{one} >/tmp/x && echo {one}" for one in sorted(secrets))
+        _, output = system.execute(unit, f"({tried}) 2>/tmp/x")
+        own = {f"units/{unit}-compose"}
+        if unit.endswith(DOMAIN):
+            own.add(f"store/{unit.partition('-')[0]}")
+        assert set(output.split()) == own, unit
+
+
+def test_containers_may_do_nothing_but_their_work(system: System) -> None:
+    for name, container in system.containers().items():
+        host = container.attrs["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", name
+        assert host["LogConfig"]["Config"]["max-size"], name
+        _, uid = system.execute(name, "id -u")
+        assert int(uid) != 0, name
+        assert system.execute(name, "touch /usr/x")[0] != 0, name
+
+
+def test_the_image_has_nothing_that_builds(system: System) -> None:
+    for tool in ("pip", "pip3", "gcc", "cc", "make", "git"):
+        assert system.execute("locker-edge", f"command -v {tool}")[0] != 0, tool
+    for module in ("pip", "flit_core", "pytest", "mypy", "secantus"):
+        assert system.execute("locker-edge", f"python -c 'import {module}'")[0] != 0, module
+
+
+def test_the_limits_of_memory_fit_a_small_pi(system: System) -> None:
+    limits = {n: one.attrs["HostConfig"]["Memory"] for n, one in system.containers().items()}
+    assert sum(limits.values()) <= 1024 * 1024 * 1024, limits
+
+
+def test_only_device_ports_are_published(system: System) -> None:
+    expected = {
+        number
+        for service in discover().values()
+        for number in (settings_port(service, key) for key in service.ports.values())
+    }
+    published: dict[str, set[int]] = {}
+    for name, container in system.containers().items():
+        for port, bindings in container.attrs["NetworkSettings"]["Ports"].items():
+            if bindings:
+                published.setdefault(name, set()).add(int(port.partition("/")[0]))
+    assert published.pop("broker") == {8883}, "by compose.broker.yaml, so that the tests reach it"
+    assert set().union(*published.values()) == expected
+    alone = system.compose("config", files=())
+    assert "8883" not in "".join(line for line in alone.splitlines() if "published" in line)
+
+
+@pytest.mark.parametrize("profile", ["", "demo", "scale", "cli"])
+@pytest.mark.parametrize("override", sorted(one.name for one in ROOT.glob("compose.?*.yaml")))
+def test_every_compose_accepts_the_files(engine: Engine, profile: str, override: str) -> None:
+    for compose in engine.composes:
+        done = subprocess.run(
+            [*compose, "-f", "compose.yaml", "-f", override]
+            + (["--profile", profile] if profile else [])
+            + ["config", "--quiet"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), compose
+
+
+async def test_what_is_made_again_finds_what_it_had(system: System) -> None:
+    """A unit's volume, its name and its password outlive its container."""
+    board = Board("again", system.ports["locker"])
+    await board.report()
+    await asyncio.to_thread(system.container("locker-domain").stop, timeout=10)
+    await board.report(accessed=[3])  # in the outbox now, and nowhere else
+    board.disconnect()
+    recreate = ("up", "--detach", "--no-deps", "--force-recreate", "locker-edge")
+    await asyncio.to_thread(system.compose, *recreate)
+    await asyncio.to_thread(system.container("locker-domain").start)
+
+    async def it_is_kept() -> bool:
+        return bool(await asyncio.to_thread(system.documents, "accesses", {"board": "again"}))
+
+    await eventually(it_is_kept, ASK_TIMEOUT_S)
+    await asyncio.to_thread(system.healthy)
+
+
+def test_compose_yaml_and_the_engine_agree_on_the_services(system: System) -> None:
+    running = {one.labels["com.docker.compose.service"] for one in system.all_containers()}
+    assert running <= set(described())
