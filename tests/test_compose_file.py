@@ -68,5 +68,6 @@ def test_a_variable_is_a_setting_or_known_to_be_none(file: object) -> None:
 
 def test_what_is_no_setting_stands_in_the_page_of_containers() -> None:
     page = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"\$\{(PATCHBAY_(?!\w*__)\w+)", TEXT)):
+    text = "".join(path.read_text(encoding="utf-8") for path in FILES)
+    for name in set(re.findall(r"\$\{(PATCHBAY_(?!\w*__)\w+)", text)):
         assert f"`{name}`" in page, name
