@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +130,19 @@ def heard_zero(gui: Gui) -> bool:
 
 
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def number(request: pytest.FixtureRequest) -> signal.Signals:
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal; whoever ignored it for the tests, as a shell does for what it puts into the
+    background, does not for the units that follow."""
     number: signal.Signals = request.param
-    return number
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield number
+    signal.signal(number, before)
 
 
 async def test_a_signal_to_end_switches_everything_off(
-    units: Units, number: signal.Signals
+    number: signal.Signals, units: Units
 ) -> None:
     async with Gui(units.gui_port) as gui:
         await units.pouring(gui, 20)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from patchbay.settings import Config
+from patchbay.settings import Config, RuntimeSettings
 from patchbay_locker import simulator
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.simulator import Behaviour, Board, Fleet, Unanswered
@@ -351,6 +351,7 @@ class Settings:
 
     def __init__(self, port: int) -> None:
         self._locker = LockerSettings(port=port - 100, demo_boards=3, demo_interval_s=0.01)
+        self.runtime = RuntimeSettings()
 
     def table(self, name: str, kind: type[LockerSettings]) -> LockerSettings:
         assert (name, kind) == ("locker", LockerSettings)

@@ -168,6 +168,11 @@ class System:
         """Take a container off a network."""
         self.network(network).disconnect(self.container(service))
 
+    def networks_of(self, service: str) -> list[str]:
+        """The networks that a container is on, as compose.yaml calls them."""
+        names = self.container(service).attrs["NetworkSettings"]["Networks"]
+        return [name.removeprefix(f"{self.project}_") for name in names]
+
     def mend(self, network: str, service: str) -> None:
         """Put it back, under its name."""
         self.network(network).connect(self.container(service), aliases=[service])

@@ -30,6 +30,9 @@ from patchbay.parent import die_with_parent
 MAGIC: Final = b"\x00\xb5\x00mosquitto db"
 """How mosquitto's persistence file begins, whatever its version."""
 
+QUEUED_BYTES: Final = 67_108_864
+"""What may wait for one client that is away: a day of it, on a machine with memory."""
+
 DATABASE: Final = "mosquitto.db"
 CONFIGURATION: Final = "mosquitto.conf"
 
@@ -106,6 +109,7 @@ def _local(template: str, directory: Path, port: int, host: str) -> str:
             "HOST": host,
             "STATE": f"{directory}/",
             "USER": pwd.getpwuid(os.geteuid()).pw_name,
+            "QUEUED_BYTES": str(QUEUED_BYTES),
         },
     )
 

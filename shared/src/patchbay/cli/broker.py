@@ -124,15 +124,25 @@ def conf(
         Path | None,
         typer.Option(metavar="DIR", help="Where mosquitto finds DIR/mosquitto, if elsewhere."),
     ] = None,
+    queued_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="What may wait for one client.")
+    ] = None,
     owner: Owners = [],  # noqa: B006
     config: ConfigOption = None,
 ) -> None:
     """Write mosquitto's configuration: TLS for everybody, plain on loopback, no one anonymous."""
     from patchbay.access.conf import write_configuration
+    from patchbay.broker import QUEUED_BYTES
 
     directory = _directory(secrets, config, owner)
     path = write_configuration(
-        directory, data, tls_port=tls_port, plain_port=plain_port, user=user, at=at
+        directory,
+        data,
+        tls_port=tls_port,
+        plain_port=plain_port,
+        user=user,
+        at=at,
+        queued_bytes=queued_bytes or QUEUED_BYTES,
     )
     print(path)
 
