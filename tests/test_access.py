@@ -165,6 +165,19 @@ async def test_nobody_is_anonymous(secure: SecureBroker, tls: bool) -> None:
     assert await refusal(bus) == "the broker refuses us: Not authorized"
 
 
+@pytest.mark.parametrize(
+    "topic",
+    ["bartender/bar-pumps/cmd/run", "bartender/bar-pumps/cmd/confirm", "allocator/x/cmd/mix"],
+)
+async def test_what_a_domain_tells_its_edges_no_person_does(
+    secure: SecureBroker, topic: str
+) -> None:
+    async with secure.bus("operator") as bus:
+        await bus.wait_connected(WAIT_S)
+        assert await bus.publish(f"patchbay/{topic}", b"{}") == NOT_AUTHORIZED
+        assert await bus.publish("patchbay/bartender/bar-pumps/cmd/stop", b"{}") in (0, 0x10)
+
+
 async def test_passwords_and_rules_hold_on_loopback_too(secure: SecureBroker) -> None:
     plain = {"tls": False, "ca_file": None, "port": secure.plain_port}
     async with secure.bus("viewer", **plain) as bus:

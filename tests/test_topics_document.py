@@ -357,6 +357,13 @@ async def test_the_commands_of_a_service_are_those_that_it_serves(service: str) 
 
 
 @every_service
+async def test_operators_may_give_the_commands_that_are_served(service: str) -> None:
+    _, data = await refused(service)
+    served = data["message"].partition("there are ")[2].split(", ")
+    assert discover()[service].commands in ((), tuple(sorted(served)))
+
+
+@every_service
 async def test_rejected_has_the_fields_that_the_page_says(service: str) -> None:
     _, data = await refused(service)
     assert the_table(SHARED, "rejected").column("field") == list(data)

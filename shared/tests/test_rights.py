@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from patchbay.access.acl import acl
@@ -91,6 +92,8 @@ def test_another_name_is_no_instance_and_the_error_says_how_they_are_named(name:
 
 def test_an_operator_reads_all_and_sends_the_commands_that_domains_serve() -> None:
     assert commands(SERVICES, "root") == ("root/gate/+/cmd/+",)
+    named = {"gate": msgspec.structs.replace(SERVICES["gate"], commands=("close", "state"))}
+    assert commands(named, "root") == ("root/gate/+/cmd/close", "root/gate/+/cmd/state")
     grant = person_grant(Person.OPERATOR, "ann", SERVICES, "root")
     assert grant.subscribe == ("root/#",)
     assert grant.publish == ("root/gate/+/cmd/+", "root/reply/ann")

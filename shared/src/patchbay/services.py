@@ -49,6 +49,9 @@ class Service(Struct, frozen=True, kw_only=True):
     """Role -> ``async def run(unit: Unit) -> None``."""
     rights: dict[str, Rights] = {}
     """Role -> the topics of that role."""
+    commands: tuple[str, ...] = ()
+    """The commands that operators may give, by name, where a domain and its edges have others
+    between them that nobody else should give. Empty: all that the domain hears."""
     collections: tuple[str, ...] = ()
     """The store's collections that its domain reads and writes, but for those that all share."""
     demo: str | None = None

@@ -41,6 +41,7 @@ SERVICE = Service(
             ),
         ),
     },
+    commands=("assign", "cancel", "delete", "list", "mode", "recolor", "retry", "show", "submit"),
     collections=("combinators", "events", "jobs", "settings"),
     demo="patchbay_allocator.simulator:run",
     cli="patchbay_allocator.cli:app",

@@ -69,6 +69,7 @@ SERVICE = Service(
             ),
         ),
     },
+    commands=("blend", "configure", "history", "refill", "state", "stop"),
     collections=("blends", "pumps", "settings"),
     demo="patchbay_bartender.simulator:run",
     cli="patchbay_bartender.cli:app",

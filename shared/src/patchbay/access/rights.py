@@ -115,10 +115,13 @@ def person_grant(person: Person, name: str, services: Mapping[str, Service], roo
 
 def commands(services: Mapping[str, Service], root: str) -> Filters:
     """The commands that domains serve, as filters."""
-    domains = (service.rights.get(DOMAIN, Rights()) for service in services.values())
-    return tuple(
-        f"{root}/{one}" for rights in domains for one in rights.subscribe if _serves_commands(one)
-    )
+    found: list[str] = []
+    for service in services.values():
+        heard = service.rights.get(DOMAIN, Rights()).subscribe
+        for pattern in filter(_serves_commands, heard):
+            every = pattern.removesuffix("+")
+            found += [f"{root}/{every}{name}" for name in service.commands or ("+",)]
+    return tuple(found)
 
 
 def session_names(name: str) -> Filters:
