@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from patchbay import broker
+from patchbay.access.conf import CONFIGURATION
 from patchbay.bus import Message
 from patchbay.messages import UnitInfo, decode_events
-from patchbay.testing import Part, eventually, free_port, mosquitto_part, store_part, until
+from patchbay.testing import eventually, free_port, store_part, until
 from patchbay_locker.simulator import Board
 from tests.house import UnitPart, house_environ
 from tests.secure import SecureBroker
@@ -31,8 +31,8 @@ class Outpost:
         self.broker = SecureBroker(directory / "broker")
         self.store = store_part(directory / "store")
         secrets = self.broker.secrets.path
-        near = self.near_part(directory / "pi")
-        self.near = near
+        self.near = near = SecureBroker(directory / "pi")
+        self.hand_on()
         common = {
             "RUNTIME__STATE_DIR": directory / "state",
             "STORE__URI": f"mongodb://127.0.0.1:{self.store.port}",
@@ -42,7 +42,14 @@ class Outpost:
             "locker.edge",
             directory,
             port := free_port(),
-            house_environ(**common, BROKER__PORT=near.port, LOCKER__PORT=port),
+            house_environ(
+                **common,
+                BROKER__PORT=near.port,
+                BROKER__TLS="true",
+                BROKER__CA_FILE=near.secrets.path / "ca.crt",
+                BROKER__PASSWORD_FILE=near.secrets.path / "units" / "{user}",
+                LOCKER__PORT=port,
+            ),
         )
         self.domain = UnitPart(
             "locker.domain",
@@ -63,9 +70,9 @@ class Outpost:
         self.bus.listen("patchbay/locker/+/event/batch", self._report)
         self.bus.listen(f"patchbay/status/{EDGE}/info", self._info)
 
-    def near_part(self, place: Path) -> Part:
-        """A mosquitto as `up` has one, with what `patchbay broker bridge` prints behind it."""
-        part = mosquitto_part(place)
+    def hand_on(self) -> None:
+        """Put what `patchbay broker bridge` prints behind the configuration of the near broker,
+        which has passwords of its own."""
         command = [
             *(sys.executable, "-m", "patchbay.cli", "broker", "bridge", EDGE),
             *(str(self.broker.secrets.path), "--host", "127.0.0.1"),
@@ -74,12 +81,10 @@ class Outpost:
         ]
         clean = {key: text for key, text in os.environ.items() if not key.startswith("PATCHBAY_")}
         bridge = subprocess.run(
-            command, cwd=place, env=clean, capture_output=True, text=True, check=True, timeout=60
+            command, env=clean, capture_output=True, text=True, check=True, timeout=60
         ).stdout
-        prepared = broker.prepare(place, part.port)
-        with (place / broker.CONFIGURATION).open("a") as file:
+        with (self.near.secrets.path / CONFIGURATION).open("a") as file:
             file.write(bridge)
-        return Part("mosquitto", place, lambda: prepared, part.port)
 
     async def __aenter__(self) -> Outpost:
         for part in (self.broker, self.store, self.near):
