@@ -31,7 +31,8 @@ def test(context: typer.Context) -> None:
     checked = _check(root)
     _ask_for_chromium()
     pytest = [sys.executable, "-m", "pytest"]
-    spread = [*pytest, "--dist=loadfile", f"--numprocesses={_workers()}"]
+    workers = f"--numprocesses={_workers()}"
+    spread = [*pytest, "--dist=loadfile", "--no-loadscope-reorder", workers]
     if any(_CONTAINERS in argument for argument in context.args):
         tested = _passes("tests", [*pytest, *context.args], root)
     elif context.args:
