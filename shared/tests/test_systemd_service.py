@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from patchbay.errors import SettingsError
 
 PYTHON = Path(sys.executable)
 UNIT = "locker.edge"
+ROOTS_HOME = pwd.getpwnam("root").pw_dir
 
 
 class Keys(configparser.RawConfigParser):
@@ -50,7 +52,9 @@ def test_systemd_waits_for_its_word_and_watches_it() -> None:
     assert keys["ExecStart"] == "/opt/patchbay/bin/python -P -m patchbay.runtime %i"
 
 
-@pytest.mark.parametrize("python", ["/home/pi/patchbay/.venv/bin/python", "/root/x/bin/python"])
+@pytest.mark.parametrize(
+    "python", ["/home/pi/patchbay/.venv/bin/python", f"{ROOTS_HOME}/x/bin/python"]
+)
 def test_an_interpreter_in_a_home_can_be_read_there(python: str) -> None:
     assert service(files(UNIT, Path(python))[0].text)["ProtectHome"] == "read-only"
 
