@@ -138,6 +138,59 @@ async def test_bytes_that_are_no_http_end_their_own_connection_only(client: Clie
     assert (await client.post(RED))[0] == 200
 
 
+def raw(*headers: bytes) -> bytes:
+    """The head of a POST."""
+    return b"\r\n".join([b"POST / HTTP/1.1", *headers, b"", b""])
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status", "code"),
+    [
+        ((b"Host: x", b"Origin: \xff", b"Content-Length: 0"), b"", 403, "forbidden_origin"),
+        (
+            (b"Host: \xff", b"Origin: http://\xff:PAGE", b"Content-Length: 0"),
+            b"",
+            403,
+            "forbidden_origin",
+        ),
+        (
+            (b"Host: x", b"Content-Encoding: gzip", b"Content-Length: 5"),
+            b"abcde",
+            400,
+            "bad_request",
+        ),
+    ],
+    ids=["origin", "host", "gzip"],
+)
+async def test_what_is_hardly_http_is_refused_in_json(
+    client: Client, head: tuple[bytes, ...], body: bytes, status: int, code: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    page_port = str(client.house.page_port).encode()
+    writer.write(raw(*head, b"Expect: 100-continue").replace(b"PAGE", page_port))
+    async with asyncio.timeout(20):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        said = await reader.readuntil(b"\r\n\r\n")
+        answer = json.loads(await reader.readline())
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert answer["error"]["code"] == code
+    writer.close()
+
+
+async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    writer.write(raw(b"Host: x", b"Content-Length: 50") + b"abc")
+    writer.write_eof()
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await client.post(RED))[0] == 200
+    assert "request failed" not in capsys.readouterr().out
+
+
 async def test_a_get_shows_the_present_state(client: Client) -> None:
     await until(lambda: client.house.state != {})
     status, answer, headers = await client.ask("GET")

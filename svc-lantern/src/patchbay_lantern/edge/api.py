@@ -115,11 +115,10 @@ class Api:
     async def _call(self, request: web.Request) -> web.Response:
         origin = request.headers.get("Origin")
         if origin is not None and not self._may_call(origin, request.host):
-            raise Refusal(
-                HTTPStatus.FORBIDDEN, "forbidden_origin", f"pages of {origin} may not call"
-            )
+            why = "pages of this origin may not call"
+            raise Refusal(HTTPStatus.FORBIDDEN, "forbidden_origin", why)
         try:
-            call = http.decode(await request.read())
+            call = http.decode(await self._body(request))
             order = self._registry.order(call.command, call.value)
         except WireError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, error.code, str(error)) from error
@@ -129,6 +128,14 @@ class Api:
         done = await self._ask(body)
         self.calls += 1
         return _json(HTTPStatus.OK, http.encode_done(done.command, done.value, done.lanterns))
+
+    async def _body(self, request: web.Request) -> bytes:
+        """The whole body. Raises `Refusal` when it does not come, or not as it was announced."""
+        try:
+            return await request.read()
+        except (web.RequestPayloadError, ConnectionError) as error:
+            why = "the body is broken, or was not sent whole"
+            raise Refusal(HTTPStatus.BAD_REQUEST, "bad_request", why) from error
 
     async def _preflight(self, request: web.Request) -> web.Response:
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
@@ -214,6 +221,8 @@ class Api:
         """
         if origin in self._settings.origins:
             return True
+        if not origin.isascii():  # no browser says so, and no header of ours may
+            return False
         try:
             page, ours = urlsplit(origin), urlsplit(f"//{host}")
             return page.hostname == ours.hostname and page.port == self._page_port
