@@ -237,6 +237,26 @@ async def test_pages_that_are_named_may_call(make_house: MakeHouse) -> None:
         assert (await client.post(RED, headers=headers))[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("page_port", "origin", "status"),
+    [
+        (80, "http://127.0.0.1", 200),
+        (443, "https://127.0.0.1", 200),
+        (80, "https://127.0.0.1", 403),
+        (8888, "http://127.0.0.1", 403),
+    ],
+)
+async def test_our_page_at_the_port_of_its_scheme_may_call(
+    make_house: MakeHouse, page_port: int, origin: str, status: int
+) -> None:
+    house = make_house()
+    house.page_port = page_port  # nothing listens there: the API only compares
+    await house.start("api", "domain")
+    async with aiohttp.ClientSession() as session:
+        client = Client(house, session)
+        assert (await client.post(RED, headers={"Origin": origin}))[0] == status
+
+
 async def test_without_the_domain_a_call_is_503_and_never_acts_later(
     make_house: MakeHouse,
 ) -> None:

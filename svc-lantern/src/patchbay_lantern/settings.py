@@ -28,11 +28,13 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
 
     api_url: Url | None = None
-    """Where the page finds the API, if it stands behind a proxy: ``https://lights.example``. None:
-    on the page's own host, at ``api_port``."""
+    """Where the page finds the API, if it stands behind a proxy: ``https://api.example``. None: on
+    the page's own host, at ``api_port``. The page's origin must then be one of ``origins``."""
 
     origins: list[Url] = []
-    """Pages that may call the API from a browser, besides our own: ``https://lights.example``."""
+    """Pages that may call the API from a browser, besides our own: ``https://lights.example``. Our
+    own is that on the host that the API was asked as, at ``page_port``; behind a proxy or a mapped
+    port the browser sees another, which is to be named here."""
 
     max_connections: Positive = 10_000
     """Lanterns connected at once; one more is closed at once. The unit raises its limit of open

@@ -30,6 +30,7 @@ from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
 from patchbay_lantern.wire.errors import WireError
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METHODS: Final = "GET, HEAD, OPTIONS, POST"
 PREFLIGHT_S: Final = 600
 """How long a browser may remember that it may ask."""
@@ -225,7 +226,8 @@ class Api:
             return False
         try:
             page, ours = urlsplit(origin), urlsplit(f"//{host}")
-            return page.hostname == ours.hostname and page.port == self._page_port
+            port = page.port or DEFAULT_PORTS.get(page.scheme)  # a browser leaves these out
+            return page.hostname == ours.hostname and port == self._page_port
         except ValueError:
             return False
 
