@@ -191,6 +191,46 @@ async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
     assert "request failed" not in capsys.readouterr().out
 
 
+async def test_one_connection_too_many_is_503_and_there_is_room_again(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_api_connections=2)
+    await house.start("api", "domain")
+    silent = [await asyncio.open_connection("127.0.0.1", house.api_port) for _ in range(2)]
+    async with aiohttp.ClientSession() as session:
+        client = Client(house, session)
+
+        async def is_refused() -> bool:
+            return await client.refused(RED) == (503, "unavailable")
+
+        await eventually(is_refused)
+        silent[0][1].close()
+
+        async def works() -> bool:
+            return (await client.post(RED))[0] == 200
+
+        await eventually(works)
+    silent[1][1].close()
+
+
+async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: MakeHouse) -> None:
+    house = make_house(request_s=0.2)
+    await house.start("api", "domain")
+    for said, answered in (
+        (b"", b""),
+        (b"POST / HT", b""),
+        (raw(b"Host: x", b"Content-Length: 50") + b"abc", b"too_slow"),
+        (raw(b"Host: x", b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n", b"too_slow"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
+        writer.write(said)
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ") if answered else answer == b""
+        assert answered in answer
+        writer.close()
+
+
 async def test_a_get_shows_the_present_state(client: Client) -> None:
     await until(lambda: client.house.state != {})
     status, answer, headers = await client.ask("GET")

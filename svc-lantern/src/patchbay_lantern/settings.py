@@ -40,6 +40,14 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Lanterns connected at once; one more is closed at once. The unit raises its limit of open
     files for them as far as it may, and says so when that is less."""
 
+    max_api_connections: Positive = 500
+    """Connections to the API at once; one more is answered with 503. A call takes milliseconds, so
+    hundreds at once are open for nothing, and each takes memory and one of 1,024 open files."""
+
+    request_s: Seconds = 30.0
+    """The API closes a connection that has sent no request, or not the whole body of one, for so
+    long: a slow line takes seconds for the 64 KiB that a body may have."""
+
     max_browsers: Positive = 1000
     """Browsers connected at once; one more is answered with 503."""
 
