@@ -138,6 +138,99 @@ async def test_bytes_that_are_no_http_end_their_own_connection_only(client: Clie
     assert (await client.post(RED))[0] == 200
 
 
+def raw(*headers: bytes) -> bytes:
+    """The head of a POST."""
+    return b"\r\n".join([b"POST / HTTP/1.1", *headers, b"", b""])
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status", "code"),
+    [
+        ((b"Host: x", b"Origin: \xff", b"Content-Length: 0"), b"", 403, "forbidden_origin"),
+        (
+            (b"Host: \xff", b"Origin: http://\xff:PAGE", b"Content-Length: 0"),
+            b"",
+            403,
+            "forbidden_origin",
+        ),
+        (
+            (b"Host: x", b"Content-Encoding: gzip", b"Content-Length: 5"),
+            b"abcde",
+            400,
+            "bad_request",
+        ),
+    ],
+    ids=["origin", "host", "gzip"],
+)
+async def test_what_is_hardly_http_is_refused_in_json(
+    client: Client, head: tuple[bytes, ...], body: bytes, status: int, code: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    page_port = str(client.house.page_port).encode()
+    writer.write(raw(*head, b"Expect: 100-continue").replace(b"PAGE", page_port))
+    async with asyncio.timeout(20):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        said = await reader.readuntil(b"\r\n\r\n")
+        answer = json.loads(await reader.readline())
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert answer["error"]["code"] == code
+    writer.close()
+
+
+async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    writer.write(raw(b"Host: x", b"Content-Length: 50") + b"abc")
+    writer.write_eof()
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await client.post(RED))[0] == 200
+    assert "request failed" not in capsys.readouterr().out
+
+
+async def test_one_connection_too_many_is_503_and_there_is_room_again(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_api_connections=2)
+    await house.start("api", "domain")
+    silent = [await asyncio.open_connection("127.0.0.1", house.api_port) for _ in range(2)]
+    async with aiohttp.ClientSession() as session:
+        client = Client(house, session)
+
+        async def is_refused() -> bool:
+            return await client.refused(RED) == (503, "unavailable")
+
+        await eventually(is_refused)
+        silent[0][1].close()
+
+        async def works() -> bool:
+            return (await client.post(RED))[0] == 200
+
+        await eventually(works)
+    silent[1][1].close()
+
+
+async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: MakeHouse) -> None:
+    house = make_house(request_s=0.2)
+    await house.start("api", "domain")
+    for said, answered in (
+        (b"", b""),
+        (b"POST / HT", b""),
+        (raw(b"Host: x", b"Content-Length: 50") + b"abc", b"too_slow"),
+        (raw(b"Host: x", b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n", b"too_slow"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
+        writer.write(said)
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ") if answered else answer == b""
+        assert answered in answer
+        writer.close()
+
+
 async def test_a_get_shows_the_present_state(client: Client) -> None:
     await until(lambda: client.house.state != {})
     status, answer, headers = await client.ask("GET")
@@ -182,6 +275,26 @@ async def test_pages_that_are_named_may_call(make_house: MakeHouse) -> None:
         client = Client(house, session)
         headers = {"Origin": "https://lights.example"}
         assert (await client.post(RED, headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("page_port", "origin", "status"),
+    [
+        (80, "http://127.0.0.1", 200),
+        (443, "https://127.0.0.1", 200),
+        (80, "https://127.0.0.1", 403),
+        (8888, "http://127.0.0.1", 403),
+    ],
+)
+async def test_our_page_at_the_port_of_its_scheme_may_call(
+    make_house: MakeHouse, page_port: int, origin: str, status: int
+) -> None:
+    house = make_house()
+    house.page_port = page_port  # nothing listens there: the API only compares
+    await house.start("api", "domain")
+    async with aiohttp.ClientSession() as session:
+        client = Client(house, session)
+        assert (await client.post(RED, headers={"Origin": origin}))[0] == status
 
 
 async def test_without_the_domain_a_call_is_503_and_never_acts_later(

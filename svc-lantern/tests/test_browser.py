@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -21,6 +22,8 @@ SOON_MS = 1000
 """What the page must show within a second of a command."""
 
 DEADLINE_MS = 20_000
+SILENCE_MS = 40_000
+"""The page notices after 15 s that it hears nothing."""
 
 
 @pytest.fixture
@@ -29,10 +32,51 @@ async def chromium() -> AsyncIterator[Browser]:
         yield one
 
 
-async def opened(house: House, one: Window) -> Page:
+class Cable:
+    """A port that leads to another; when it is cut nothing comes through, and nobody is told.
+
+    ``path``: what is before the paths of the other, as below the path of a proxy.
+    """
+
+    def __init__(self, port: int, path: str = "/") -> None:
+        self.port = 0
+        self.plugged = asyncio.Event()
+        self.plugged.set()
+        self.cut_off = 0
+        """Connections that began while it was cut."""
+        self._to = port
+        self._path = path.encode()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._came, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.cut_off += not self.plugged.is_set()
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        for source, target in ((reader, back), (there, writer)):
+            self._tasks.add(asyncio.create_task(self._carry(source, target)))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                await self.plugged.wait()
+                writer.write(data.replace(b"GET " + self._path, b"GET /", 1))
+        writer.close()
+
+
+async def opened(house: House, one: Window, port: int = 0, path: str = "/") -> Page:
     """The page, connected."""
     await until(lambda: house.page._told is not None)
-    await one.page.goto(f"http://localhost:{house.page_port}/")
+    await one.page.goto(f"http://localhost:{port or house.page_port}{path}")
     await expect(one.page.locator("#said")).to_have_text("Connected", timeout=DEADLINE_MS)
     return one.page
 
@@ -130,6 +174,32 @@ async def test_stop_and_start_of_the_server_is_shown_and_healed(
         await expect(page.locator("#shines")).to_contain_text("#00ff00", timeout=DEADLINE_MS)
         refused = [text for text in one.complaints if "WebSocket" not in text]
         assert refused == []  # a browser itself complains of each try that fails, and only of those
+
+
+async def test_a_connection_that_is_gone_without_a_word_is_shown_and_healed(
+    house: House, chromium: Browser
+) -> None:
+    async with Cable(house.page_port) as cable, window(chromium) as one:
+        page = await opened(house, one, cable.port)
+        said = page.locator("#said")
+        cable.plugged.clear()
+        await expect(said).to_have_text("Cut off: trying again…", timeout=SILENCE_MS)
+        await expect(page.locator("#number")).to_have_text("–")
+        # Nobody answers the second try, and it is given up for a third.
+        await until(lambda: cable.cut_off == 2, SILENCE_MS / 1000)
+        cable.plugged.set()
+        await expect(said).to_have_text("Connected", timeout=DEADLINE_MS)
+
+
+async def test_the_page_finds_its_socket_below_the_path_of_a_proxy(
+    house: House, chromium: Browser
+) -> None:
+    async with Cable(house.page_port, "/lights/") as proxy, window(chromium) as one:
+        sockets: list[str] = []
+        one.page.on("websocket", lambda socket: sockets.append(socket.url))
+        await opened(house, one, proxy.port, "/lights/?from=here#top")
+        assert sockets == [f"ws://localhost:{proxy.port}/lights/ws"]
+        assert one.complaints == []
 
 
 async def test_an_api_that_is_away_is_said(make_house: MakeHouse, chromium: Browser) -> None:

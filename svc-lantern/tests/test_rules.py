@@ -50,6 +50,11 @@ def body(text: str) -> Set:
             '{"color": {"r": 1, "g": 2, "b": 3}, "state": "OFF"}',
             [Order("COLOR", "010203"), Order("OFF")],
         ),
+        (
+            '{"state": "ON", "brightness": 128, "transition": 2.5, "effect": "rainbow",'
+            ' "flash": "short", "color_temp": 153, "white": 255}',
+            [Order("ON")],
+        ),
     ],
 )
 def test_both_forms_of_a_command_are_understood(text: str, orders: list[Order]) -> None:
@@ -63,6 +68,8 @@ def test_both_forms_of_a_command_are_understood(text: str, orders: list[Order]) 
         ('{"value": "ff0000"}', "bad_request"),
         ('{"command": "ON", "state": "ON"}', "bad_request"),
         ('{"command": "ON", "color": {"r": 1, "g": 2, "b": 3}}', "bad_request"),
+        ('{"command": "ON", "brightness": 5}', "bad_request"),
+        ('{"brightness": 5}', "bad_request"),
         ('{"command": "BLINK"}', "unknown_command"),
         ('{"command": "COLOR", "value": 1}', "bad_value"),
     ],
@@ -71,6 +78,11 @@ def test_what_means_nothing_is_refused_with_its_code(text: str, code: str) -> No
     with pytest.raises(Rejected) as caught:
         rules.orders_of(body(text), COMMANDS)
     assert caught.value.code == code
+
+
+def test_a_field_of_neither_form_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `dim`"):
+        body('{"state": "ON", "dim": 5}')
 
 
 def test_before_the_first_command_nothing_is_known() -> None:

@@ -6,7 +6,7 @@ the commands. All are JSON objects. A colour is six hexadecimal digits in lower 
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -84,11 +84,16 @@ class Rgb(Struct, frozen=True, forbid_unknown_fields=True):
     b: Annotated[int, Meta(ge=0, le=255)]
 
 
-class Set(Struct, frozen=True, forbid_unknown_fields=True):
+NO_EFFECT: Final = ("brightness", "color_temp", "effect", "flash", "transition", "white")
+"""What Home Assistant may say beside ``state`` and ``color``, by its JSON schema of a light."""
+
+
+class Set(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``cmd/set`` -> ``{"command", "value", "rev", "lanterns"}``: tell all lanterns something.
 
     Either ``command`` and ``value``, or ``state`` and ``color`` as Home Assistant's JSON light form
-    has them: the colour first, then ON or OFF. It moves something: never late.
+    has them: the colour first, then ON or OFF. The rest of that form is taken and does nothing: a
+    lantern has no such thing, and would not be lit at all. It moves something: never late.
     """
 
     command: str | None = None
@@ -97,6 +102,12 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True):
     color: Rgb | None = None
     by: Annotated[str, Meta(min_length=1, max_length=64)] = "bus"
     """Who says so, for people."""
+    brightness: Any = None
+    color_temp: Any = None
+    effect: Any = None
+    flash: Any = None
+    transition: Any = None
+    white: Any = None
 
 
 class Ask(Struct, frozen=True, forbid_unknown_fields=True):

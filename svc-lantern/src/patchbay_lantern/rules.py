@@ -9,7 +9,7 @@ from msgspec import Struct
 from patchbay.errors import Rejected
 from patchbay.messages import rfc3339
 from patchbay_lantern.commands import Light, Registry
-from patchbay_lantern.messages import Commanded, Given, Order, Set, State
+from patchbay_lantern.messages import NO_EFFECT, Commanded, Given, Order, Set, State
 
 
 class Past(Struct, frozen=True):
@@ -39,7 +39,7 @@ def orders_of(body: Set, registry: Registry) -> list[Order]:
     Raises Rejected: unknown_command, bad_value, bad_request.
     """
     if body.command is not None:
-        if body.state is not None or body.color is not None:
+        if any(getattr(body, one) is not None for one in ("state", "color", *NO_EFFECT)):
             raise Rejected("bad_request", "either command and value, or state and color")
         return [registry.order(body.command, body.value)]
     if body.value is not None:

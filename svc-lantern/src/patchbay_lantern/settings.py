@@ -28,15 +28,25 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
 
     api_url: Url | None = None
-    """Where the page finds the API, if it stands behind a proxy: ``https://lights.example``. None:
-    on the page's own host, at ``api_port``."""
+    """Where the page finds the API, if it stands behind a proxy: ``https://api.example``. None: on
+    the page's own host, at ``api_port``. The page's origin must then be one of ``origins``."""
 
     origins: list[Url] = []
-    """Pages that may call the API from a browser, besides our own: ``https://lights.example``."""
+    """Pages that may call the API from a browser, besides our own: ``https://lights.example``. Our
+    own is that on the host that the API was asked as, at ``page_port``; behind a proxy or a mapped
+    port the browser sees another, which is to be named here."""
 
     max_connections: Positive = 10_000
     """Lanterns connected at once; one more is closed at once. The unit raises its limit of open
     files for them as far as it may, and says so when that is less."""
+
+    max_api_connections: Positive = 500
+    """Connections to the API at once; one more is answered with 503. A call takes milliseconds, so
+    hundreds at once are open for nothing, and each takes memory and one of 1,024 open files."""
+
+    request_s: Seconds = 30.0
+    """The API closes a connection that has sent no request, or not the whole body of one, for so
+    long: a slow line takes seconds for the 64 KiB that a body may have."""
 
     max_browsers: Positive = 1000
     """Browsers connected at once; one more is answered with 503."""

@@ -7,11 +7,12 @@ broker throws it away, and the domain refuses what has waited.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +22,7 @@ from aiohttp import web
 from patchbay.bus import Bus, Message
 from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import Failure, decode, encode
+from patchbay.net import BACKLOG
 from patchbay.runtime import Unit
 from patchbay.sockets import why_not_listening
 from patchbay_lantern.census import Census
@@ -30,12 +32,17 @@ from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
 from patchbay_lantern.wire.errors import WireError
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METHODS: Final = "GET, HEAD, OPTIONS, POST"
 PREFLIGHT_S: Final = 600
 """How long a browser may remember that it may ask."""
 
 STOP_GRACE_S: Final = 1.0
 """How long calls in hand have when the unit stops."""
+
+LINGER_S: Final = 2.0
+"""How long the rest of a body that was refused unread is listened to: a client that is cut off
+while it sends may not see the answer."""
 
 _LIBRARY = logging.getLogger("patchbay_lantern.aiohttp")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
@@ -66,10 +73,12 @@ async def run(unit: Unit) -> None:
     """The unit ``lantern.api``."""
     settings = unit.settings(LanternSettings)
     api = Api(unit.bus, settings, unit.config.port(settings.page_port))
-    async with ApiServer(api, unit.listen_host, unit.config.port(settings.api_port)) as server:
+    port = unit.config.port(settings.api_port)
+    async with ApiServer(api, unit.listen_host, port) as server:
         unit.log.info("listening", host=unit.listen_host, port=server.port)
         unit.info_sources["calls"] = lambda: api.calls
         unit.info_sources["refused"] = lambda: api.refused
+        unit.info_sources["connections"] = lambda: server.connections
         await unit.serving()
 
 
@@ -87,8 +96,8 @@ class Api:
         """Commands that were obeyed."""
         self.refused = 0
         """Requests that were answered with an error."""
+        self.settings = settings
         self._bus = bus
-        self._settings = settings
         self._page_port = page_port
         self._registry = registry
         self._state: State | None = None
@@ -115,11 +124,10 @@ class Api:
     async def _call(self, request: web.Request) -> web.Response:
         origin = request.headers.get("Origin")
         if origin is not None and not self._may_call(origin, request.host):
-            raise Refusal(
-                HTTPStatus.FORBIDDEN, "forbidden_origin", f"pages of {origin} may not call"
-            )
+            why = "pages of this origin may not call"
+            raise Refusal(HTTPStatus.FORBIDDEN, "forbidden_origin", why)
         try:
-            call = http.decode(await request.read())
+            call = http.decode(await self._body(request))
             order = self._registry.order(call.command, call.value)
         except WireError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, error.code, str(error)) from error
@@ -130,12 +138,25 @@ class Api:
         self.calls += 1
         return _json(HTTPStatus.OK, http.encode_done(done.command, done.value, done.lanterns))
 
+    async def _body(self, request: web.Request) -> bytes:
+        """The whole body. Raises `Refusal` when it does not come, or not as it was announced."""
+        within_s = self.settings.request_s
+        try:
+            async with asyncio.timeout(within_s):
+                return await request.read()
+        except TimeoutError as error:
+            why = f"the body has not come within {within_s:g} s"
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "too_slow", why) from error
+        except (web.RequestPayloadError, ConnectionError) as error:
+            why = "the body is broken, or was not sent whole"
+            raise Refusal(HTTPStatus.BAD_REQUEST, "bad_request", why) from error
+
     async def _preflight(self, request: web.Request) -> web.Response:
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
 
     async def _ask(self, body: Set) -> _Done:
         """Have the domain obey. Raises `Refusal`."""
-        within_s = self._settings.answer_s
+        within_s = self.settings.answer_s
         try:
             payload = await self._bus.request(
                 self._bus.topics.command(SERVICE, ALL, SET),
@@ -173,6 +194,8 @@ class Api:
             response = await handler(request)
         except Refusal as refusal:
             response = self._refuse(refusal.status, refusal.code, str(refusal))
+            if refusal.status is HTTPStatus.REQUEST_TIMEOUT:
+                response.force_close()  # what still comes is no request
         except web.HTTPRequestEntityTooLarge:
             why = f"a body has at most {http.MAX_BODY} bytes"
             response = self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", why)
@@ -212,11 +235,14 @@ class Api:
 
         A browser calls for any page that somebody has open: without this each could command.
         """
-        if origin in self._settings.origins:
+        if origin in self.settings.origins:
             return True
+        if not origin.isascii():  # no browser says so, and no header of ours may
+            return False
         try:
             page, ours = urlsplit(origin), urlsplit(f"//{host}")
-            return page.hostname == ours.hostname and page.port == self._page_port
+            port = page.port or DEFAULT_PORTS.get(page.scheme)  # a browser leaves these out
+            return page.hostname == ours.hostname and port == self._page_port
         except ValueError:
             return False
 
@@ -227,10 +253,14 @@ class ApiServer:
     def __init__(self, api: Api, host: str, port: int) -> None:
         self._host = host
         self._port = port
+        self._most = api.settings.max_api_connections
+        self._server: asyncio.Server | None = None
         self._runner = web.AppRunner(
             api.application(),
             access_log=None,
             handle_signals=False,
+            keepalive_timeout=api.settings.request_s,  # it also holds before the first request
+            lingering_time=LINGER_S,
             logger=_LIBRARY,
             shutdown_timeout=STOP_GRACE_S,
         )
@@ -238,20 +268,52 @@ class ApiServer:
     async def __aenter__(self) -> ApiServer:
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, reuse_address=True).start()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connection, self._host, self._port, backlog=BACKLOG, reuse_address=True
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise Unavailable(why_not_listening(self._host, self._port, error)) from error
         return self
 
     async def __aexit__(self, *_: Any) -> None:
+        if self._server is not None:
+            self._server.close()
         await self._runner.cleanup()
 
     @property
     def port(self) -> int:
         """The port that it listens on: the real one when it was asked for 0."""
-        number: int = self._runner.addresses[0][1]
+        if self._server is None:
+            return self._port
+        number: int = self._server.sockets[0].getsockname()[1]
         return number
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        server = self._runner.server
+        return 0 if server is None else len(server.connections)
+
+    def _connection(self) -> asyncio.Protocol:
+        """What answers a new connection."""
+        server = self._runner.server
+        return Full() if server is None or self.connections >= self._most else server()
+
+
+class Full(asyncio.Protocol):
+    """A connection that there is no room for."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say so, and end it."""
+        body = http.encode_error("unavailable", "too many connections")
+        head = (
+            f"HTTP/1.1 503 Service Unavailable\r\nContent-Length: {len(body)}\r\n"
+            "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+        )
+        writable = cast("asyncio.WriteTransport", transport)
+        writable.write(head.encode() + body)
+        writable.close()
 
 
 def _json(status: HTTPStatus, body: bytes) -> web.Response:

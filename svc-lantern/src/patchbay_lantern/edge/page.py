@@ -28,6 +28,14 @@ from patchbay_lantern.wire.page import Command, Lanterns, encode
 LOOK_S: Final = 0.25
 """How often we look whether the bus is there: so soon browsers hear that it is not."""
 
+REPEAT_S: Final = 5.0
+"""The number is told this often though it is no news: by that a browser knows that we are there. A
+connection can be gone without a word, and its pings the page never sees."""
+
+SILENCE_S: Final = 3 * REPEAT_S
+"""A page that has heard nothing for so long is cut off, also while it connects. Three times: a
+message or two may be late."""
+
 MAX_MESSAGE: Final = 4096
 """Bytes of a message of a browser, which has nothing to say."""
 
@@ -72,6 +80,7 @@ def pages(
         {
             "api": settings.api_url,
             "apiPort": api_port,
+            "silenceMs": SILENCE_S * 1000,
             "commands": [
                 {"name": kind.name, "label": kind.label, "form": kind.value.form, "sets": kind.sets}
                 for kind in registry
@@ -93,6 +102,7 @@ class PageEdge:
         self.server: WebSocketServer | None = None
         self._bus = bus
         self._told: int | None = None
+        self._repeat_at = 0.0
         self._follower = Follower(bus, self._obey, self._catch_up, registry)
         self._census = Census(bus, self._look, self._follower.state)
         self._watch: asyncio.Task[None] | None = None
@@ -131,10 +141,12 @@ class PageEdge:
             self.server.broadcast(message)
 
     def _look(self) -> None:
-        """Tell how many lanterns there are, if that is news."""
+        """Tell how many lanterns there are, if that is news or has not been told for long."""
         count = self._census.lanterns if self._bus.connected else None
-        if count != self._told:
+        moment = asyncio.get_running_loop().time()
+        if count != self._told or moment >= self._repeat_at:
             self._told = count
+            self._repeat_at = moment + REPEAT_S
             self._tell(encode(Lanterns(count)))
 
     async def _look_for_ever(self) -> None:

@@ -62,14 +62,29 @@ function heard(message) {
 }
 
 function listen() {
-  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(`${scheme}//${location.host}/ws`);
-  socket.addEventListener("message", (event) => heard(JSON.parse(event.data)));
-  socket.addEventListener("close", () => {
+  const address = new URL("ws", location.href); // beside the page, wherever a proxy has put it
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(address);
+  let patience;
+  function end() {
+    // The silent connection's own end is not waited for: a browser takes a minute to give it up.
+    clearTimeout(patience);
+    socket.onmessage = socket.onclose = null;
+    socket.close();
     say(false, "Cut off: trying again…");
     count(null);
     setTimeout(listen, RETRY_MS);
-  });
+  }
+  function wait() {
+    clearTimeout(patience);
+    patience = setTimeout(end, config.silenceMs);
+  }
+  socket.onmessage = (event) => {
+    wait();
+    heard(JSON.parse(event.data));
+  };
+  socket.onclose = end;
+  wait();
 }
 
 // What we say

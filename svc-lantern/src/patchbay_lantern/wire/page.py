@@ -4,7 +4,8 @@
     {"lanterns": 3}                             how many are connected
     {"lanterns": null}                          that cannot be told now: we are cut off
 
-One that connects gets what brings a lantern to the present state, then the number.
+One that connects gets what brings a lantern to the present state, then the number. That comes again
+every few seconds: who hears nothing any more is cut off.
 """
 
 from __future__ import annotations
