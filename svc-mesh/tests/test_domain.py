@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patchbay.errors import Unavailable
 from patchbay.messages import new_event, now, rfc3339
+from patchbay.store import Document
 from patchbay.testing import Part, pub, until
 from patchbay_mesh.simulator import uuid_of
 from patchbay_mesh.wire.content import Value, network_frame
@@ -153,6 +156,26 @@ async def test_the_history_has_the_newest_first_from_memory_and_from_the_store(
     await house.start_domain()
     assert len(house.domain.recent) == 0
     await all_of_it()
+
+
+async def test_while_the_store_does_not_answer_questions_are_refused_and_nothing_waits_for_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.start()
+    await house.report(5)
+
+    async def slow(*_: object) -> list[Document]:
+        raise Unavailable("the store is away: timed out")
+
+    async def never(*_: object) -> list[Document]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr("patchbay_mesh.desk.LOOK_S", 0.05)
+    for look in (slow, never):
+        monkeypatch.setattr(house.domain.kept, "history", look)
+        assert await house.refusal("nodes", "history", node=5, type="GPS") == "unavailable"
+    assert (await house.ask("node-5", "show"))["ok"]
 
 
 async def test_a_value_can_be_put_in_the_place_of_the_latest(house: House) -> None:
