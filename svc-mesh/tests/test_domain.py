@@ -158,6 +158,35 @@ async def test_the_history_has_the_newest_first_from_memory_and_from_the_store(
     await all_of_it()
 
 
+async def test_what_a_store_kept_without_saying_so_is_in_the_history_and_was_heard(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.start()
+    await house.report(5, b"1", b"CNT")
+    replace, silent = house.store.replace, [True]
+
+    async def replace_and_say_nothing(*args: Any) -> int:
+        matched = await replace(*args)
+        if silent:
+            silent.clear()
+            raise Unavailable("the store is away: killed before its answer")
+        return matched
+
+    monkeypatch.setattr(house.store, "replace", replace_and_say_nothing)
+    house.clock.now += 50
+    await house.report(5, b"2", b"CNT")
+    assert not silent
+    await house.report(6)
+    house.clock.now += 30
+    await house.domain.tick()
+    assert house.domain.kept.nodes.get("node-5").state.active  # type: ignore[union-attr]
+    history = await house.ask("nodes", "history", node=5, type="CNT", limit=1)
+    assert [one["hex"] for one in history["values"]] == ["32"]
+    house.clock.now += 31
+    await house.domain.tick()
+    await until(lambda: len(house.named("left")) == 2)
+
+
 async def test_while_the_store_does_not_answer_questions_are_refused_and_nothing_waits_for_them(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,3 +56,12 @@ def test_pairs_that_are_not_reported_are_forgotten() -> None:
     assert len(recent) == MAX_QUEUES
     assert recent.find(0, "CNT", None, at(MAX_QUEUES * 2), 2) is not None
     assert recent.find(1, "CNT", None, at(1), 1) is None
+
+
+def test_after_it_was_cleared_it_knows_nothing_until_it_is_told() -> None:
+    recent = filled(10, 5)
+    recent.clear()
+    assert found(recent, None, 100, 1) is None
+    recent.add(5, "CNT", at(7), b"\x07")
+    assert found(recent, None, 100, 1) == [7]
+    assert found(recent, None, 100, 2) is None

@@ -86,6 +86,7 @@ class Desk:
                 await self._keep([node])
             except Unavailable:
                 nodes.doubt([node.id])
+                self._recent.clear()
                 raise
             self._recent.add(node.state.node, body.type, at, data)
             return answer

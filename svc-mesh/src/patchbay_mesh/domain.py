@@ -168,7 +168,9 @@ class MeshDomain:
                 await self.keep(this.changed.values())
             except BaseException:
                 # The nodes have taken in what is not kept: else it would count as known next time.
+                # What is kept all the same is known then, and not added here.
                 nodes.doubt(this.changed)
+                self.recent.clear()
                 raise
             clock = self._clock()
             self._heard_at.update(dict.fromkeys(this.heard, clock))
@@ -228,13 +230,13 @@ class MeshDomain:
             node = Aggregate(id, Node(address))
             nodes.add(node)
         this.changed[id] = node
+        this.heard.add(id)
         return None if node.knows(event) else node
 
     def _heard(
         self, node: Aggregate[Node], event: Event, effects: list[Publish], this: _Round
     ) -> None:
         node.apply(event)
-        this.heard.add(node.id)
         if effects:
             self._collect(node, effects, event)
 

@@ -32,6 +32,10 @@ class Recent:
         self._queues[key] = queue
         queue.append((at, data))
 
+    def clear(self) -> None:
+        """Forget all: the store may have what was not added here."""
+        self._queues.clear()
+
     def find(
         self, node: int, type: str, since: datetime | None, to: datetime, limit: int
     ) -> list[tuple[datetime, bytes]] | None:
