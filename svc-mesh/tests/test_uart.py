@@ -257,6 +257,18 @@ async def test_a_root_that_takes_nothing_is_told_of_and_its_port_opened_anew(hou
     await until(lambda: house.uart.ready)
 
 
+async def test_a_command_that_waited_for_the_one_before_it_too_long_is_not_sent(
+    house: House,
+) -> None:
+    house.replace(write_timeout_s=0.6, command_timeout_s=0.3)
+    await house.start()
+    house.root._loop.remove_reader(house.root._ends[0])  # type: ignore[index]
+    first = house.ask("root", "raw", hex="41" * 100_000)
+    answers = await asyncio.gather(first, house.ask("root", "raw", hex="42" * 5))
+    codes = [answer["error"]["code"] for answer in answers]
+    assert codes == ["serial_not_ready", "too_late"]
+
+
 async def test_a_domain_that_saw_the_edge_die_does_not_keep_the_root_offline(house: House) -> None:
     await house.start()
     await until(lambda: house.statuses.get("root") == "online")
