@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import termios
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
+import serial
 
 from patchbay.cli.payload import readable
 from patchbay.forms import BATCH_MSGPACK, EVENT_MSGPACK
@@ -183,6 +186,31 @@ async def test_a_port_that_is_absent_is_waited_for(house: House) -> None:
     await until(lambda: house.statuses.get("root") == "online")
     assert (await house.ask("root", "send", command="NINFO"))["ok"]
     await until(lambda: house.root.commands == [Command(b"NINFO")])
+
+
+async def test_an_adapter_that_is_pulled_out_while_it_is_set_up_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serial_for_url, set_blocking = serial.serial_for_url, os.set_blocking
+    pulled = ["opened", "used"]
+
+    def opens(*args: Any, **more: Any) -> Any:
+        if len(pulled) == 2:
+            pulled.pop()
+            raise termios.error(5, "Input/output error")
+        return serial_for_url(*args, **more)
+
+    def uses(descriptor: int, blocking: bool) -> None:
+        if len(pulled) == 1:
+            pulled.pop()
+            raise OSError(5, "Input/output error")
+        set_blocking(descriptor, blocking)
+
+    monkeypatch.setattr(serial, "serial_for_url", opens)
+    monkeypatch.setattr(os, "set_blocking", uses)
+    await house.start()
+    assert pulled == []
+    await house.report(5)
 
 
 async def test_a_port_that_is_unplugged_under_load_and_plugged_again_goes_on(
