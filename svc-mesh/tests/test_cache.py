@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -67,7 +68,7 @@ def messages() -> list[Message]:
 
 @pytest.fixture
 def cache(air: Air, messages: list[Message]) -> Cache:
-    return Cache(cast("Bus", air), messages.append)
+    return Cache(cast("Bus", air), messages.append, max_types=3)
 
 
 def restart(air: Air, time: str) -> None:
@@ -104,3 +105,35 @@ def test_a_state_counts_where_it_is_as_new(cache: Cache, air: Air) -> None:
     assert cache.latest(5, b"TMP") == b"\x15"
     air.state("active", "12:00", {"GPS": "02"})
     assert cache.latest(5, b"GPS") == b"\x02"
+
+
+def test_of_each_node_so_many_types_are_known_and_the_oldest_goes(cache: Cache, air: Air) -> None:
+    for type in ("AAA", "BBB", "CCC", "AAA", "DDD"):
+        air.data("12:00", "AQ==", type)
+    assert [cache.latest(5, type) is None for type in (b"AAA", b"BBB", b"CCC", b"DDD")] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_what_no_frame_can_say_is_not_known(
+    cache: Cache, air: Air, messages: list[Message]
+) -> None:
+    air.data("12:00", "AQ==")
+    air.data("12:00", base64.b64encode(bytes(256)).decode())
+    air.data("12:00", "AQ==", node=65_536)
+    air.data("12:00", "AQ==", "GP")
+    air.data("12:00", "AQ==", "\uac00GP")
+    air.event("node-5", "message", "12:00", {"node": -1, "type": "[M]", "payload": ""})
+    air.event("node-5", "message", "12:00", {"node": 5, "type": "\uac00", "payload": ""})
+    air.event("root", "network", "12:00", {"nodes": [{"node": 65_536, "uuid": ""}]})
+    air.state("active", "13:00", {"GPS": "00" * 256})
+    air.state("active", "13:00", {"GPSX": "00"})
+    assert cache.not_understood == 9
+    assert list(cache.nodes) == [5]
+    assert cache.latest(5, b"GPS") == b"\x01"
+    assert messages == []
+    air.data("12:00", base64.b64encode(bytes(255)).decode(), "\n\xff\0")
+    assert cache.latest(5, b"\n\xff\0") == bytes(255)

@@ -49,7 +49,7 @@ class KnownNode:
     active: bool = False
     last_contact: str = ""
     values: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    """By type: when it was captured, and what."""
+    """By type: when it was captured, and what. The one that was told last stands last."""
 
 
 class Once:
@@ -70,12 +70,14 @@ class Once:
 
 
 class Cache:
-    """Follows the bus. ``on_message`` gets each message of a node, once and in order."""
+    """Follows the bus. ``on_message`` gets each message of a node, once and in order. Of each node
+    the last ``max_types`` types are known."""
 
-    def __init__(self, bus: Bus, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, bus: Bus, on_message: Callable[[Message], None], max_types: int) -> None:
         self.nodes: dict[int, KnownNode] = {}
         self.not_understood = 0
         self._on_message = on_message
+        self._max_types = max_types
         self._once = Once()
         self._restarted = ""
         """When the root last said that it has restarted."""
@@ -136,7 +138,7 @@ class Cache:
             known.active = state.status == ACTIVE and state.last_contact >= self._restarted
         for type, value in values.items():
             if type not in known.values or value[0] >= known.values[type][0]:
-                known.values[type] = value
+                self._put(known, type, value)
 
     def _told(self, message: BusMessage) -> None:
         message.ack()
@@ -155,7 +157,7 @@ class Cache:
             data = _data.read(event)
             known = self._heard(data.node, event.time)
             for value in data.values:
-                known.values[type_bytes(value.type)] = (event.time, value.data)
+                self._put(known, type_bytes(value.type), (event.time, value.data))
         elif name == NETWORK:
             for member in _network.read(event).nodes:
                 self._heard(member.node, event.time)
@@ -174,6 +176,12 @@ class Cache:
         known.last_contact = time
         known.active = True
         return known
+
+    def _put(self, known: KnownNode, type: bytes, value: tuple[str, bytes]) -> None:
+        known.values.pop(type, None)
+        known.values[type] = value
+        if len(known.values) > self._max_types:
+            del known.values[next(iter(known.values))]
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self.not_understood += 1
