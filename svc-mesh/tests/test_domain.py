@@ -158,6 +158,30 @@ async def test_the_history_has_the_newest_first_from_memory_and_from_the_store(
     await all_of_it()
 
 
+async def test_the_history_has_what_an_edge_says_whose_clock_is_ahead(house: House) -> None:
+    await house.start()
+    ahead = [rfc3339(now() + timedelta(hours=hours)) for hours in (1, 2)]
+    for number, time in enumerate(ahead):
+        data = {"node": 5, "values": [{"type": "CNT", "data": "AA=="}]}
+        event = new_event(
+            id=f"x{number}", source="", type="patchbay.mesh.data", time=time, data=data
+        )
+        await house.watcher.publish("patchbay/mesh/node-5/event/data", event)
+    await house.documents("readings", 2)
+
+    async def times(**more: Any) -> list[str]:
+        answer = await house.ask("nodes", "history", node=5, type="CNT", **more)
+        return [one["time"] for one in answer["values"]]
+
+    for _ in range(2):  # from memory, and from the store
+        assert await times() == ahead[::-1]
+        assert await times(limit=1) == ahead[1:]
+        assert await times(**{"from": ahead[1]}) == ahead[1:]
+        assert await times(to=ahead[0]) == ahead[:1]
+        assert await times(to=rfc3339(now())) == []
+        house.domain.recent.clear()
+
+
 async def test_what_a_store_kept_without_saying_so_is_in_the_history_and_was_heard(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

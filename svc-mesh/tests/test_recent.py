@@ -20,13 +20,16 @@ def filled(length: int, count: int) -> Recent:
     return recent
 
 
-def found(recent: Recent, since: int | None, to: int, limit: int) -> list[int] | None:
-    values = recent.find(5, "CNT", None if since is None else at(since), at(to), limit)
+def found(recent: Recent, since: int | None, to: int | None, limit: int) -> list[int] | None:
+    values = recent.find(
+        5, "CNT", None if since is None else at(since), None if to is None else at(to), limit
+    )
     return None if values is None else [data[0] for _, data in values]
 
 
 def test_the_newest_come_first() -> None:
     assert found(filled(10, 5), None, 100, 3) == [4, 3, 2]
+    assert found(filled(10, 5), None, None, 3) == [4, 3, 2]
     assert found(filled(10, 5), None, 2, 2) == [2, 1]
 
 

@@ -102,7 +102,7 @@ class Desk:
     async def _history(self, request: Request, body: History) -> Answer:
         _of_all(request)
         since = _moment(body.since, "from")
-        to = _moment(body.to, "to") or now()
+        to = _moment(body.to, "to")
         async with self._kept.nodes.lock:
             await self._kept.prepare()
             node = self._kept.nodes.get(node_device(body.node))
