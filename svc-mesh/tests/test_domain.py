@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patchbay.bus import Request
 from patchbay.errors import Unavailable
 from patchbay.messages import new_event, now, rfc3339
 from patchbay.store import Document
 from patchbay.testing import Part, pub, until
+from patchbay_mesh.messages import Update
 from patchbay_mesh.simulator import uuid_of
 from patchbay_mesh.wire.content import Value, network_frame
 from patchbay_mesh.wire.uart import Frame, encode
@@ -253,6 +255,18 @@ async def test_an_update_that_is_delivered_twice_is_one(house: House) -> None:
     answers = [await house.watcher.request(topic, body) for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(await house.documents("readings", 2)) == 2
+
+
+async def test_the_same_bare_update_after_a_restart_is_another_and_tried_again_it_is_one(
+    house: House,
+) -> None:
+    await house.start()
+    await house.report(5)
+    body = Update("TMP", "15")
+    for received_at, count in ((1.5, 2), (1.5, 2), (2.5, 3)):
+        request = Request("node-5", "update", "same", again=False, received_at=received_at)
+        await house.domain.desk._update(request, body)
+        assert len(await house.documents("readings", count)) == count
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ class Desk:
                 data = rules.updated(
                     node.state, body.type, body.hex, answer["time"], self._max_types
                 )
-                fact = reading(f"update/{request.id}", 0, node.state.node, body.type, at, data)
+                fact = reading(_cause(request), 0, node.state.node, body.type, at, data)
                 await self._kept.save_facts([fact], [])
                 node.finish(request.id, encode(answer).decode())
                 await self._keep([node])
@@ -138,6 +138,12 @@ def _question(answer: Handle) -> Handle:
             raise Rejected("unavailable", str(error) or "the store takes too long") from error
 
     return asked
+
+
+def _cause(request: Request) -> str:
+    """What names the fact of an update, also when the store has to be asked again. A bare command
+    has the id of any other with its words and its number, which begins anew when we do."""
+    return f"update/{request.id}" + ("" if request.again else f"/{request.received_at}")
 
 
 def _unknown(device: str) -> Rejected:
