@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchbay.bus import Request
+from patchbay.bus import Message, Request
 from patchbay.errors import Unavailable
 from patchbay.messages import new_event, now, rfc3339
 from patchbay.store import Document
@@ -63,6 +63,19 @@ async def test_a_silent_node_leaves_and_one_that_speaks_comes_back(house: House)
     await until(lambda: len(house.named("joined")) == 2)
     await until(lambda: house.states["node-5"]["status"] == "active")
     assert house.states["node-5"]["messages"] == 1
+
+
+async def test_while_words_wait_silence_is_counted_up_to_the_oldest_of_them(house: House) -> None:
+    await house.start()
+    await house.report(5)
+    loop = asyncio.get_running_loop()
+    house.domain.inbox._arrived.append(Message("", b"", received_at=loop.time() - 30))
+    house.clock.now += 85
+    await house.domain.tick()
+    assert house.domain.kept.nodes.get("node-5").state.active  # type: ignore[union-attr]
+    house.clock.now += 60
+    await house.domain.tick()
+    await until(lambda: house.named("left"))
 
 
 async def test_a_restarted_root_sends_all_nodes_away_until_they_are_heard(house: House) -> None:

@@ -298,9 +298,8 @@ class MeshDomain:
         if not self.bus.connected:
             self._listen_anew()
             return
-        if self.inbox.waiting:
-            return  # there may be words in it
-        since = self._clock() - self.settings.active_timeout_s
+        # What has not been taken in yet may be a word of anybody.
+        since = self._clock() - self.inbox.waited_s - self.settings.active_timeout_s
         silent = [id for id, at in self._heard_at.items() if at < since]
         if not silent and not any(node.pruned for node in nodes):
             return
