@@ -249,7 +249,7 @@ def test_of_the_oldest_those_of_some_types_are_given_up_and_the_rest_counts_anew
     kinds = ["data", "message", "data", "data", "message", "data", "data"]
     journal.commit([typed(seq, kind) for seq, kind in enumerate(kinds, start=1)], (), 0)
     epoch = journal.epoch
-    assert journal.shed(5, {"data"}) == 3
+    assert journal.shed(3, {"data"}) == 3
     assert (journal.base, journal.acked, journal.seq, journal.rows) == (3, 3, 7, 4)
     assert journal.epoch != epoch
     assert [(one.seq, one.key) for one in journal.after(0, 10)] == [
@@ -262,6 +262,30 @@ def test_of_the_oldest_those_of_some_types_are_given_up_and_the_rest_counts_anew
     again = reopened(journal, path)
     assert (again.base, again.acked, again.seq, again.rows, again.bytes) == (3, 3, 7, 4, 8)
     again.close()
+
+
+def test_what_must_be_kept_and_is_oldest_does_not_keep_the_rest_from_being_given_up(
+    journal: Journal,
+) -> None:
+    kinds = ["message"] * 10 + ["data"] * 4
+    journal.commit([typed(seq, kind) for seq, kind in enumerate(kinds, start=1)], (), 0)
+    for left in (["k13", "k14"], []):
+        assert journal.shed(2, {"data"}) == 2
+        assert [one.key for one in journal.after(0, 20)] == [f"k{n}" for n in range(1, 11)] + left
+        assert [one.seq for one in journal.after(0, 20)] == list(
+            range(journal.base + 1, journal.seq + 1)
+        )
+    assert journal.shed(2, {"data"}) == 0
+
+
+def test_to_give_up_little_not_much_is_moved(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MOVED_FOR_EACH", 3)
+    kinds = ["message"] * 7 + ["data", "data", "data"]
+    journal.commit([typed(seq, kind) for seq, kind in enumerate(kinds, start=1)], (), 0)
+    assert journal.shed(2, {"data"}) == 0
+    assert journal.shed(3, {"data"}) == 3
 
 
 def test_where_nothing_may_be_given_up_nothing_is(journal: Journal) -> None:

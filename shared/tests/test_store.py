@@ -110,6 +110,62 @@ async def test_an_index_may_be_asked_for_twice(store: Store) -> None:
     assert {"a_1_b_-1", "at_1"} <= set(indexes)
 
 
+class OtherIndex:
+    """A server that has an index with these keys and other options, as MongoDB answers."""
+
+    def __init__(self, code: int, changes: bool) -> None:
+        self.code = code
+        self.changes = changes
+        self.commands: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __getitem__(self, collection: str) -> OtherIndex:
+        return self
+
+    async def create_index(self, keys: list[tuple[str, int]], **options: Any) -> None:
+        raise OperationFailure("An equivalent index exists with other options", self.code)
+
+    async def command(self, name: str, collection: str, *, index: dict[str, Any]) -> None:
+        self.commands.append((name, collection, index))
+        if not self.changes:
+            raise OperationFailure("not a TTL index", 72)
+
+
+@pytest.mark.parametrize("code", [85, 86])
+@pytest.mark.parametrize("changes", [True, False])
+async def test_documents_are_kept_for_the_time_that_is_asked_for_last_where_that_can_be_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, changes: bool
+) -> None:
+    server = OtherIndex(code, changes)
+    monkeypatch.setattr(store, "_database", server)
+    await store.ensure_index("things", [("at", 1)], expireAfterSeconds=60)
+    index = {"keyPattern": {"at": 1}, "expireAfterSeconds": 60}
+    assert server.commands == [("collMod", "things", index)]
+
+
+async def test_another_index_with_the_same_keys_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = OtherIndex(85, changes=True)
+    monkeypatch.setattr(store, "_database", server)
+    await store.ensure_index("things", [("name", 1)], unique=True)
+    assert server.commands == []
+
+
+async def test_an_index_that_cannot_be_made_for_another_reason_is_an_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_database", OtherIndex(67, changes=True))
+    with pytest.raises(OperationFailure):
+        await store.ensure_index("things", [("at", 1)], expireAfterSeconds=60)
+
+
+async def test_an_index_may_be_asked_for_with_another_time(store: Store) -> None:
+    for seconds in (60, 120):
+        await store.ensure_index("things", [("at", 1)], expireAfterSeconds=seconds)
+    indexes = await store.collection("things").index_information()
+    assert "at_1" in indexes
+
+
 async def test_a_unique_index_refuses_a_second_one_with_an_error_of_its_own(store: Store) -> None:
     await store.ensure_index("things", [("name", 1)], unique=True)
     await store.save("things", [{"_id": 1, "name": "a"}])

@@ -89,6 +89,10 @@ async def test_it_gets_and_tells_and_asks(house: House) -> None:
         lambda mesh: mesh.get("GPS", 65_536),
         lambda mesh: mesh.send(5, b"x" * 256),
         lambda mesh: mesh.respond(5, b"x" * 253),
+        lambda mesh: mesh.send(5, b"one[E]two"),
+        lambda mesh: mesh.broadcast(b"[E]"),
+        lambda mesh: mesh.send(0x5B45, b"]"),
+        lambda mesh: mesh.respond(5, b"x[E]"),
         lambda mesh: mesh.subscribe("M", print),
     ],
 )
@@ -171,3 +175,35 @@ async def test_a_subscription_is_a_context_manager_and_may_be_closed_in_its_call
         return other.connected
 
     assert await asyncio.to_thread(listen_for_a_moment) is False
+
+
+async def test_a_callback_that_fails_is_logged_and_called_again(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.start()
+    mesh = MeshClient("127.0.0.1", house.port)
+    heard: list[Message] = []
+    connections: list[bool] = []
+
+    def fail(message: Message) -> None:
+        heard.append(message)
+        raise OSError("the disk is full")
+
+    def fail_too(connected: bool) -> None:
+        connections.append(connected)
+        raise KeyError(connected)
+
+    subscription = mesh.subscribe("[M]", fail, fail_too)
+    await until(lambda: len(house.api.listeners) == 1)
+    for text in (b"one", b"two"):
+        await house.root.say(5, text)
+    await until(lambda: len(heard) == 2)
+    assert subscription.connected
+    await asyncio.to_thread(subscription.close)
+    assert connections == [True, False]
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [
+        KeyError,
+        OSError,
+        OSError,
+        KeyError,
+    ]

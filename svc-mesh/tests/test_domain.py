@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patchbay.bus import Message, Request
+from patchbay.errors import Unavailable
 from patchbay.messages import new_event, now, rfc3339
+from patchbay.store import Document
 from patchbay.testing import Part, pub, until
+from patchbay_mesh.messages import Update
 from patchbay_mesh.simulator import uuid_of
 from patchbay_mesh.wire.content import Value, network_frame
 from patchbay_mesh.wire.uart import Frame, encode
@@ -58,6 +63,19 @@ async def test_a_silent_node_leaves_and_one_that_speaks_comes_back(house: House)
     await until(lambda: len(house.named("joined")) == 2)
     await until(lambda: house.states["node-5"]["status"] == "active")
     assert house.states["node-5"]["messages"] == 1
+
+
+async def test_while_words_wait_silence_is_counted_up_to_the_oldest_of_them(house: House) -> None:
+    await house.start()
+    await house.report(5)
+    loop = asyncio.get_running_loop()
+    house.domain.inbox._arrived.append(Message("", b"", received_at=loop.time() - 30))
+    house.clock.now += 85
+    await house.domain.tick()
+    assert house.domain.kept.nodes.get("node-5").state.active  # type: ignore[union-attr]
+    house.clock.now += 60
+    await house.domain.tick()
+    await until(lambda: house.named("left"))
 
 
 async def test_a_restarted_root_sends_all_nodes_away_until_they_are_heard(house: House) -> None:
@@ -155,6 +173,79 @@ async def test_the_history_has_the_newest_first_from_memory_and_from_the_store(
     await all_of_it()
 
 
+async def test_the_history_has_what_an_edge_says_whose_clock_is_ahead(house: House) -> None:
+    await house.start()
+    ahead = [rfc3339(now() + timedelta(hours=hours)) for hours in (1, 2)]
+    for number, time in enumerate(ahead):
+        data = {"node": 5, "values": [{"type": "CNT", "data": "AA=="}]}
+        event = new_event(
+            id=f"x{number}", source="", type="patchbay.mesh.data", time=time, data=data
+        )
+        await house.watcher.publish("patchbay/mesh/node-5/event/data", event)
+    await house.documents("readings", 2)
+
+    async def times(**more: Any) -> list[str]:
+        answer = await house.ask("nodes", "history", node=5, type="CNT", **more)
+        return [one["time"] for one in answer["values"]]
+
+    for _ in range(2):  # from memory, and from the store
+        assert await times() == ahead[::-1]
+        assert await times(limit=1) == ahead[1:]
+        assert await times(**{"from": ahead[1]}) == ahead[1:]
+        assert await times(to=ahead[0]) == ahead[:1]
+        assert await times(to=rfc3339(now())) == []
+        house.domain.recent.clear()
+
+
+async def test_what_a_store_kept_without_saying_so_is_in_the_history_and_was_heard(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.start()
+    await house.report(5, b"1", b"CNT")
+    replace, silent = house.store.replace, [True]
+
+    async def replace_and_say_nothing(*args: Any) -> int:
+        matched = await replace(*args)
+        if silent:
+            silent.clear()
+            raise Unavailable("the store is away: killed before its answer")
+        return matched
+
+    monkeypatch.setattr(house.store, "replace", replace_and_say_nothing)
+    house.clock.now += 50
+    await house.report(5, b"2", b"CNT")
+    assert not silent
+    await house.report(6)
+    house.clock.now += 30
+    await house.domain.tick()
+    assert house.domain.kept.nodes.get("node-5").state.active  # type: ignore[union-attr]
+    history = await house.ask("nodes", "history", node=5, type="CNT", limit=1)
+    assert [one["hex"] for one in history["values"]] == ["32"]
+    house.clock.now += 31
+    await house.domain.tick()
+    await until(lambda: len(house.named("left")) == 2)
+
+
+async def test_while_the_store_does_not_answer_questions_are_refused_and_nothing_waits_for_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.start()
+    await house.report(5)
+
+    async def slow(*_: object) -> list[Document]:
+        raise Unavailable("the store is away: timed out")
+
+    async def never(*_: object) -> list[Document]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr("patchbay_mesh.desk.LOOK_S", 0.05)
+    for look in (slow, never):
+        monkeypatch.setattr(house.domain.kept, "history", look)
+        assert await house.refusal("nodes", "history", node=5, type="GPS") == "unavailable"
+    assert (await house.ask("node-5", "show"))["ok"]
+
+
 async def test_a_value_can_be_put_in_the_place_of_the_latest(house: House) -> None:
     await house.start()
     await house.report(5)
@@ -177,6 +268,18 @@ async def test_an_update_that_is_delivered_twice_is_one(house: House) -> None:
     answers = [await house.watcher.request(topic, body) for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(await house.documents("readings", 2)) == 2
+
+
+async def test_the_same_bare_update_after_a_restart_is_another_and_tried_again_it_is_one(
+    house: House,
+) -> None:
+    await house.start()
+    await house.report(5)
+    body = Update("TMP", "15")
+    for received_at, count in ((1.5, 2), (1.5, 2), (2.5, 3)):
+        request = Request("node-5", "update", "same", again=False, received_at=received_at)
+        await house.domain.desk._update(request, body)
+        assert len(await house.documents("readings", count)) == count
 
 
 @pytest.mark.parametrize(

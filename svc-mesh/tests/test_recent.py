@@ -20,13 +20,16 @@ def filled(length: int, count: int) -> Recent:
     return recent
 
 
-def found(recent: Recent, since: int | None, to: int, limit: int) -> list[int] | None:
-    values = recent.find(5, "CNT", None if since is None else at(since), at(to), limit)
+def found(recent: Recent, since: int | None, to: int | None, limit: int) -> list[int] | None:
+    values = recent.find(
+        5, "CNT", None if since is None else at(since), None if to is None else at(to), limit
+    )
     return None if values is None else [data[0] for _, data in values]
 
 
 def test_the_newest_come_first() -> None:
     assert found(filled(10, 5), None, 100, 3) == [4, 3, 2]
+    assert found(filled(10, 5), None, None, 3) == [4, 3, 2]
     assert found(filled(10, 5), None, 2, 2) == [2, 1]
 
 
@@ -56,3 +59,12 @@ def test_pairs_that_are_not_reported_are_forgotten() -> None:
     assert len(recent) == MAX_QUEUES
     assert recent.find(0, "CNT", None, at(MAX_QUEUES * 2), 2) is not None
     assert recent.find(1, "CNT", None, at(1), 1) is None
+
+
+def test_after_it_was_cleared_it_knows_nothing_until_it_is_told() -> None:
+    recent = filled(10, 5)
+    recent.clear()
+    assert found(recent, None, 100, 1) is None
+    recent.add(5, "CNT", at(7), b"\x07")
+    assert found(recent, None, 100, 1) == [7]
+    assert found(recent, None, 100, 2) is None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import termios
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
+import serial
 
 from patchbay.cli.payload import readable
 from patchbay.forms import BATCH_MSGPACK, EVENT_MSGPACK
@@ -185,6 +188,31 @@ async def test_a_port_that_is_absent_is_waited_for(house: House) -> None:
     await until(lambda: house.root.commands == [Command(b"NINFO")])
 
 
+async def test_an_adapter_that_is_pulled_out_while_it_is_set_up_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serial_for_url, set_blocking = serial.serial_for_url, os.set_blocking
+    pulled = ["opened", "used"]
+
+    def opens(*args: Any, **more: Any) -> Any:
+        if len(pulled) == 2:
+            pulled.pop()
+            raise termios.error(5, "Input/output error")
+        return serial_for_url(*args, **more)
+
+    def uses(descriptor: int, blocking: bool) -> None:
+        if len(pulled) == 1:
+            pulled.pop()
+            raise OSError(5, "Input/output error")
+        set_blocking(descriptor, blocking)
+
+    monkeypatch.setattr(serial, "serial_for_url", opens)
+    monkeypatch.setattr(os, "set_blocking", uses)
+    await house.start()
+    assert pulled == []
+    await house.report(5)
+
+
 async def test_a_port_that_is_unplugged_under_load_and_plugged_again_goes_on(
     house: House,
 ) -> None:
@@ -255,6 +283,18 @@ async def test_a_root_that_takes_nothing_is_told_of_and_its_port_opened_anew(hou
     assert house.uart.line is not None
     assert house.uart.line.losses >= 1
     await until(lambda: house.uart.ready)
+
+
+async def test_a_command_that_waited_for_the_one_before_it_too_long_is_not_sent(
+    house: House,
+) -> None:
+    house.replace(write_timeout_s=0.6, command_timeout_s=0.3)
+    await house.start()
+    house.root._loop.remove_reader(house.root._ends[0])  # type: ignore[index]
+    first = house.ask("root", "raw", hex="41" * 100_000)
+    answers = await asyncio.gather(first, house.ask("root", "raw", hex="42" * 5))
+    codes = [answer["error"]["code"] for answer in answers]
+    assert codes == ["serial_not_ready", "too_late"]
 
 
 async def test_a_domain_that_saw_the_edge_die_does_not_keep_the_root_offline(house: House) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import bson
+import structlog
 from msgspec import to_builtins
 from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
@@ -40,6 +41,10 @@ DUPLICATE_KEY = 11000
 REFUSED = frozenset({13, 18})
 """MongoDB's codes Unauthorized and AuthenticationFailed: somebody has to set it up, and meanwhile
 all waits where it is safe."""
+
+OTHER_INDEX = frozenset({85, 86})
+"""MongoDB's codes IndexOptionsConflict and IndexKeySpecsConflict: there is one with these keys or
+this name, and it is another."""
 
 ADMIN_TIMEOUT_S = 30.0
 """Who sets a store up waits until it has started."""
@@ -92,9 +97,41 @@ class Store:
     async def ensure_index(
         self, collection: str, keys: Sequence[tuple[str, int]], **options: Any
     ) -> None:
-        """Create an index; harmless when it is there already. Raises Unavailable."""
-        async with reaching():
-            await self._database[collection].create_index(list(keys), **options)
+        """Create an index; harmless when it is there already. Raises Unavailable.
+
+        Where there is another with these keys, that one holds: only how long it keeps documents is
+        changed.
+        """
+        try:
+            async with reaching():
+                await self._database[collection].create_index(list(keys), **options)
+        except OperationFailure as error:
+            if error.code not in OTHER_INDEX:
+                raise
+            await self._change_index(collection, keys, options, error)
+
+    async def _change_index(
+        self,
+        collection: str,
+        keys: Sequence[tuple[str, int]],
+        options: Mapping[str, Any],
+        why: OperationFailure,
+    ) -> None:
+        """Another ``expireAfterSeconds`` can be set; an index is not made anew for the rest, which
+        would take long and let nothing go meanwhile."""
+        log = structlog.get_logger("store").bind(collection=collection, index=dict(keys))
+        if "expireAfterSeconds" not in options:
+            log.warning("the index that is there stays", why=str(why))
+            return
+        seconds = options["expireAfterSeconds"]
+        index = {"keyPattern": dict(keys), "expireAfterSeconds": seconds}
+        try:
+            async with reaching():
+                await self._database.command("collMod", collection, index=index)
+        except OperationFailure as error:
+            log.warning("the index that is there stays", why=str(error))
+        else:
+            log.info("documents are kept for another time", seconds=seconds)
 
     async def bury(self, collection: str, letter: DeadLetter) -> None:
         """Keep a dead letter. ``at`` is its time, by which an index can let it go. Raises

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["MeshClient", "MeshError", "Message", "NotAnswered", "Refused", "Subscription"]
 
@@ -35,6 +36,15 @@ RECONNECT_S: Final = (0.2, 5.0)
 
 MAX_MESSAGE: Final = 255
 REQUEST: Final = "<Q>"
+
+END_MARK: Final = b"[E]"
+"""What ends a request, unless the service is set up otherwise: a message cannot contain it."""
+
+KEEPALIVE_S: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
+"""A service that has vanished without a word is found after a minute, where the system can be told
+so; elsewhere after hours."""
+
+_log = logging.getLogger(__name__)
 
 _LISTEN: Final = b"[syn]\x01"
 _LISTENING: Final = b"[ack]\x00"
@@ -95,7 +105,8 @@ class MeshClient:
 
     def send(self, node: int, message: bytes) -> None:
         """Send a message of at most 255 bytes to a node. Raises Refused (``Serial Not Ready``) and
-        NotAnswered; then it may have been sent."""
+        NotAnswered; then it may have been sent. Raises ValueError for a message that is too long or
+        contains the end of a request, ``[E]``."""
         self._command(b"SEND-" + _address(node) + _short(message, MAX_MESSAGE))
 
     def broadcast(self, message: bytes) -> None:
@@ -133,8 +144,8 @@ class MeshClient:
         """Call ``callback`` with each message of this type, or of every type if it is None.
 
         It is called in the subscription's own thread. ``on_connection`` hears there of each
-        connection, and of its end: what nodes say in between is not heard. Close the subscription,
-        or use it as a context manager.
+        connection, and of its end: what nodes say in between is not heard. What either raises is
+        logged. Close the subscription, or use it as a context manager.
         """
         if msg_type is not None:
             _type(msg_type)
@@ -159,6 +170,8 @@ class MeshClient:
         return {_number(answer[at : at + 2]): answer[at + 2 : at + 2 + size] for at in steps}
 
     def _command(self, request: bytes) -> None:
+        if END_MARK in request:
+            raise ValueError(f"a message with {END_MARK!r}: these bytes end a request")
         if self._ask(request):
             raise NotAnswered("more than a yes")
 
@@ -256,7 +269,7 @@ class Subscription:
         if stream.read(len(_LISTENING)) != _LISTENING:
             raise NotAnswered("the service does not let us listen")
         connection.settimeout(None)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _notice_power_cuts(connection)
         self._connected.set()
         self._tell(True)
         while not self._closed.is_set():
@@ -266,11 +279,25 @@ class Subscription:
                 return
             message = _message(content)
             if not self._closed.is_set() and self._type in (None, message.type):
-                self._callback(message)
+                self._call(self._callback, message)
 
     def _tell(self, connected: bool) -> None:
         if self._on_connection is not None:
-            self._on_connection(connected)
+            self._call(self._on_connection, connected)
+
+    @staticmethod
+    def _call(callback: Callable[[Any], None], said: object) -> None:
+        try:
+            callback(said)
+        except Exception:  # the caller's own mistake must not end the subscription
+            _log.exception("a callback of the mesh subscription failed")
+
+
+def _notice_power_cuts(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE_S.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _message(content: bytes) -> Message:

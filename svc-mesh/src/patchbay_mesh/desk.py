@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,7 +32,11 @@ from patchbay_mesh.rules import Node
 from patchbay_mesh.settings import MeshSettings
 from patchbay_mesh.store import MeshStore, newest, reading
 
+LOOK_S: Final = 5.0
+"""What the store has not found in so long is refused: other commands wait behind it."""
+
 Answer = dict[str, Any]
+Handle = Callable[[Request, Any], Awaitable[Answer]]
 Keep = Callable[[Iterable[Aggregate[Node]]], Awaitable[None]]
 
 
@@ -50,9 +55,9 @@ class Desk:
             SERVICE,
             {
                 "update": Command(Update, self._update),
-                "show": Command(Show, self._show),
-                "history": Command(History, self._history),
-                "list": Command(List, self._list),
+                "show": Command(Show, _question(self._show)),
+                "history": Command(History, _question(self._history)),
+                "list": Command(List, _question(self._list)),
             },
             elsewhere=(ROOT,),
         )
@@ -75,12 +80,13 @@ class Desk:
                 data = rules.updated(
                     node.state, body.type, body.hex, answer["time"], self._max_types
                 )
-                fact = reading(f"update/{request.id}", 0, node.state.node, body.type, at, data)
+                fact = reading(_cause(request), 0, node.state.node, body.type, at, data)
                 await self._kept.save_facts([fact], [])
                 node.finish(request.id, encode(answer).decode())
                 await self._keep([node])
             except Unavailable:
                 nodes.doubt([node.id])
+                self._recent.clear()
                 raise
             self._recent.add(node.state.node, body.type, at, data)
             return answer
@@ -96,7 +102,7 @@ class Desk:
     async def _history(self, request: Request, body: History) -> Answer:
         _of_all(request)
         since = _moment(body.since, "from")
-        to = _moment(body.to, "to") or now()
+        to = _moment(body.to, "to")
         async with self._kept.nodes.lock:
             await self._kept.prepare()
             node = self._kept.nodes.get(node_device(body.node))
@@ -104,7 +110,8 @@ class Desk:
                 raise _unknown(node_device(body.node))
             found = self._recent.find(body.node, body.type, since, to, body.limit)
         if found is None:
-            documents = await self._kept.history(body.node, body.type, since, to, body.limit)
+            async with asyncio.timeout(LOOK_S):
+                documents = await self._kept.history(body.node, body.type, since, to, body.limit)
             found = newest(documents)
         values = [{"time": rfc3339(at), "hex": data.hex()} for at, data in found]
         return {"node": body.node, "type": body.type, "values": values}
@@ -118,6 +125,25 @@ class Desk:
         shown = nodes[body.skip : body.skip + body.limit]
         states = [msgspec.to_builtins(rules.state(one)) for one in shown]
         return {"nodes": states, "total": len(nodes)}
+
+
+def _question(answer: Handle) -> Handle:
+    """Who asks is told when the store is away, and asks again: a question that waited for it would
+    let all commands wait."""
+
+    async def asked(request: Request, body: Any) -> Answer:
+        try:
+            return await answer(request, body)
+        except (Unavailable, TimeoutError) as error:
+            raise Rejected("unavailable", str(error) or "the store takes too long") from error
+
+    return asked
+
+
+def _cause(request: Request) -> str:
+    """What names the fact of an update, also when the store has to be asked again. A bare command
+    has the id of any other with its words and its number, which begins anew when we do."""
+    return f"update/{request.id}" + ("" if request.again else f"/{request.received_at}")
 
 
 def _unknown(device: str) -> Rejected:

@@ -168,7 +168,9 @@ class MeshDomain:
                 await self.keep(this.changed.values())
             except BaseException:
                 # The nodes have taken in what is not kept: else it would count as known next time.
+                # What is kept all the same is known then, and not added here.
                 nodes.doubt(this.changed)
+                self.recent.clear()
                 raise
             clock = self._clock()
             self._heard_at.update(dict.fromkeys(this.heard, clock))
@@ -228,13 +230,13 @@ class MeshDomain:
             node = Aggregate(id, Node(address))
             nodes.add(node)
         this.changed[id] = node
+        this.heard.add(id)
         return None if node.knows(event) else node
 
     def _heard(
         self, node: Aggregate[Node], event: Event, effects: list[Publish], this: _Round
     ) -> None:
         node.apply(event)
-        this.heard.add(node.id)
         if effects:
             self._collect(node, effects, event)
 
@@ -296,9 +298,8 @@ class MeshDomain:
         if not self.bus.connected:
             self._listen_anew()
             return
-        if self.inbox.waiting:
-            return  # there may be words in it
-        since = self._clock() - self.settings.active_timeout_s
+        # What has not been taken in yet may be a word of anybody.
+        since = self._clock() - self.inbox.waited_s - self.settings.active_timeout_s
         silent = [id for id, at in self._heard_at.items() if at < since]
         if not silent and not any(node.pruned for node in nodes):
             return

@@ -37,6 +37,11 @@ MAX_ADDRESS: Final = 0xFFFF
 
 Address = Annotated[int, Meta(ge=0, le=MAX_ADDRESS)]
 TypeName = Annotated[str, Meta(min_length=3, max_length=3)]
+TypeOfBytes = Annotated[str, Meta(min_length=3, max_length=3, pattern=r"^[\x00-\xff]*$")]
+"""A type that three bytes say: what the edge sends, and nothing else, is taken into a cache."""
+
+MAX_VALUE: Final = 255
+"""Bytes of a value: its length is one byte on each wire."""
 
 
 def node_device(node: int) -> str:
@@ -77,14 +82,14 @@ def from_hex(text: str) -> bytes:
 class Value(Struct, frozen=True):
     """One value of a node: its bytes, as they came."""
 
-    type: str
-    data: bytes
+    type: TypeOfBytes
+    data: Annotated[bytes, Meta(max_length=MAX_VALUE)]
 
 
 class Data(Struct, frozen=True):
     """``event/data`` (durable): a node has reported these values."""
 
-    node: int
+    node: Address
     values: list[Value]
 
 
@@ -94,15 +99,15 @@ class Message(Struct, frozen=True):
     ``type`` is shorter than three letters if the frame was that short.
     """
 
-    node: int
-    type: str
+    node: Address
+    type: Annotated[str, Meta(max_length=3, pattern=r"^[\x00-\xff]*$")]
     payload: bytes
 
 
 class Member(Struct, frozen=True):
     """A node of the mesh, and its uuid as hex."""
 
-    node: int
+    node: Address
     uuid: str
 
 
@@ -118,7 +123,7 @@ class Network(Struct, frozen=True):
 class Latest(Struct, frozen=True):
     """The latest value of a type: its bytes as hex, and when it was captured."""
 
-    hex: str
+    hex: Annotated[str, Meta(max_length=2 * MAX_VALUE)]
     time: str
 
 
@@ -139,7 +144,7 @@ class State(Struct, frozen=True, kw_only=True):
     readings: int
     """Values taken in since the node was first seen."""
     messages: int
-    values: dict[str, Latest]
+    values: dict[TypeOfBytes, Latest]
     gps: Position | None = None
     read: dict[str, Any] = {}
     """What the values of other types say that have something to read them with, by its field."""

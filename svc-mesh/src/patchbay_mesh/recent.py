@@ -32,8 +32,12 @@ class Recent:
         self._queues[key] = queue
         queue.append((at, data))
 
+    def clear(self) -> None:
+        """Forget all: the store may have what was not added here."""
+        self._queues.clear()
+
     def find(
-        self, node: int, type: str, since: datetime | None, to: datetime, limit: int
+        self, node: int, type: str, since: datetime | None, to: datetime | None, limit: int
     ) -> list[tuple[datetime, bytes]] | None:
         """The values from ``since`` to ``to``, newest first; None if the store may have more.
 
@@ -43,6 +47,6 @@ class Recent:
         if not queue or any(a[0] > b[0] for a, b in zip(queue, list(queue)[1:], strict=False)):
             return None
         found = [one for one in reversed(queue) if (since is None or one[0] >= since)]
-        found = [one for one in found if one[0] <= to][:limit]
+        found = [one for one in found if to is None or one[0] <= to][:limit]
         complete = len(found) == limit or (since is not None and queue[0][0] < since)
         return found if complete else None

@@ -90,7 +90,7 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ago: a line in disorder must not fill the memory."""
 
     readings_ttl_s: Positive = 2_592_000
-    """How long the store keeps values and messages: 30 days. Read when the collection is new."""
+    """How long the store keeps values and messages: 30 days."""
 
     state_interval_s: Annotated[float, Meta(ge=0)] = 0.5
     """A node's retained state is published at most this often, however often it reports."""

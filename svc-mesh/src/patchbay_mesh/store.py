@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from patchbay.inbox import Aggregates
-from patchbay.messages import DeadLetter
+from patchbay.messages import DeadLetter, now
 from patchbay.store import Document, Store
 from patchbay_mesh.rules import Node
 
@@ -64,20 +64,22 @@ class MeshStore:
             await self._store.insert_new(MESSAGES, messages)
 
     async def history(
-        self, node: int, type: str, since: datetime | None, to: datetime, limit: int
+        self, node: int, type: str, since: datetime | None, to: datetime | None, limit: int
     ) -> list[Document]:
-        """The values of a node of one type, newest first. Raises Unavailable."""
-        first = max(since, to - self._ttl) if since else to - self._ttl
+        """The values of a node of one type, newest first; without ``to`` also those of an edge
+        whose clock is ahead of ours. Raises Unavailable."""
+        upper = to or max(now(), since or now())
+        first = max(since, upper - self._ttl) if since else upper - self._ttl
         found: list[Document] = []
-        span, upper, ends = FIRST_LOOK, to, "$lte"
+        span, below = FIRST_LOOK, {"$lte": to} if to else {}
         while len(found) < limit and upper >= first:
             lower = max(first, upper - span)
-            query: dict[str, Any] = {"at": {"$gte": lower, ends: upper}, "node": node, "type": type}
+            query: dict[str, Any] = {"at": {"$gte": lower, **below}, "node": node, "type": type}
             sort = [("at", -1), ("_id", -1)]
             found += await self._store.find(READINGS, query, sort=sort, limit=limit - len(found))
             if lower == first:
                 break
-            upper, ends, span = lower, "$lt", span * LOOK_GROWS
+            upper, below, span = lower, {"$lt": lower}, span * LOOK_GROWS
         return found
 
     async def bury(self, letter: DeadLetter) -> None:

@@ -22,7 +22,15 @@ SCRIPT: Final = f"{STORE}/users.js"
 SHARED: Final = ("dead", "sources")
 """Collections of all services: their dead letters, and how far their edges' events have come."""
 
-ACTIONS: Final = ("find", "insert", "update", "remove", "createCollection", "createIndex")
+ACTIONS: Final = (
+    "find",
+    "insert",
+    "update",
+    "remove",
+    "createCollection",
+    "createIndex",
+    "collMod",
+)
 
 _SCRIPT = """\
 // Made by `patchbay broker users`, for mongosh as an administrator. May run again and again.

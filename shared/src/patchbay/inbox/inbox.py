@@ -101,6 +101,13 @@ class Inbox:
         """Messages that have arrived and are not persisted yet."""
         return len(self._arrived)
 
+    @property
+    def waited_s(self) -> float:
+        """How long the oldest of them has waited, in seconds; 0 if there is none."""
+        if not self._arrived:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._arrived[0].received_at
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._work(), name="inbox")
 

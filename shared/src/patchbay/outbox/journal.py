@@ -44,6 +44,10 @@ VACUUM_BYTES = 1_048_576
 """A file that holds no more than this, and is mostly empty, is made small again when its disk was
 full: that takes milliseconds. SQLite itself would keep the room for what is to come."""
 
+MOST_MOVED = 50_000
+MOVED_FOR_EACH = 50
+"""Events that may be written anew to give up others: so many at once, and for each that goes."""
+
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 
 
@@ -156,20 +160,31 @@ class Journal:
         self.epoch, self.base = epoch, self.acked
 
     def shed(self, count: int, types: Collection[str]) -> int:
-        """Give up those of the ``count`` oldest events that are of these types; how many it were.
+        """Give up the ``count`` oldest events of these types; how many it were.
 
         The others keep their order and what is left counts from 1 in a new epoch, since a domain
-        service takes no event of an epoch after one that is missing. Raises sqlite3.Error.
+        service takes no event of an epoch after one that is missing. Those before the last that
+        goes have to move: of too many of them for it fewer go, or none. Raises sqlite3.Error.
         """
         db = self._db
         oldest = db.execute(
-            "SELECT seq, type, length(body) FROM events ORDER BY seq LIMIT ?", (count,)
+            "SELECT seq, type, length(body) FROM events ORDER BY seq LIMIT ?", (count + MOST_MOVED,)
         ).fetchall()
-        gone = [(seq, size) for seq, type, size in oldest if type in types]
+        gone: list[tuple[int, int]] = []
+        kept: list[int] = []
+        for seq, type, size in oldest:
+            if type in types:
+                gone.append((seq, size))
+            else:
+                kept.append(seq)
+            if len(gone) == count or len(kept) == MOST_MOVED:
+                break
         if not gone:
             return 0
-        kept = [seq for seq, type, _ in oldest if type not in types]
-        last = oldest[-1][0]
+        last = gone[-1][0]
+        kept = [seq for seq in kept if seq < last]
+        if len(kept) > MOVED_FOR_EACH * len(gone):
+            return 0
         base = last - len(kept)
         epoch = new_id()
         db.execute("BEGIN IMMEDIATE")

@@ -38,6 +38,9 @@ FORGET_AFTER_S = 1.0
 
 DISK_RETRY_S = 1.0
 
+SHED_RETRY_S = 1.0
+"""A full outbox in which nothing can be given up is looked through again after so long."""
+
 FORGET_ON_A_FULL_DISK = 1000
 """Rows at most that one commit forgets while the disk is full: it has the reserve to write to, and
 SQLite writes up to a page a row of those it deletes."""
@@ -102,6 +105,7 @@ class Outbox:
         self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
+        self._shed_at = 0.0
         self._disk_ok = self._journal.hold_reserve()
         if not self._disk_ok:
             self._log.error("outbox full: no room on its disk")
@@ -284,6 +288,8 @@ class Outbox:
 
     def _shed(self) -> None:
         """Make room: forget what is acknowledged, or else the oldest telemetry."""
+        if self._loop.time() < self._shed_at:
+            return
         try:
             self._journal.commit([], (), self._sender.acked)
             if not self._at_bound:
@@ -296,6 +302,8 @@ class Outbox:
             self.shed += gone
             self._log.error("outbox full: the oldest telemetry is given up", events=gone)
             self._sender.renumbered()
+        else:
+            self._shed_at = self._loop.time() + SHED_RETRY_S
 
     def _forget_soon(self) -> None:
         if self._forgetting is None:

@@ -1,7 +1,8 @@
 """The latest values of all nodes, as the bus says: `[GET]` is answered from here.
 
-Retained states tell what was known when we came; events, alone or in batches, what is new. A value
-is as new as its capture, so it does not matter which of the two tells it first.
+Events, alone or in batches, come in the order in which nodes spoke: what one tells replaces what
+was known, whatever its clock says. A state tells what was known before we came, and what was put in
+a value's place: it counts where it is as new.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class KnownNode:
     active: bool = False
     last_contact: str = ""
     values: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    """By type: when it was captured, and what."""
+    """By type: when it was captured, and what. The one that was told last stands last."""
 
 
 class Once:
@@ -69,12 +70,14 @@ class Once:
 
 
 class Cache:
-    """Follows the bus. ``on_message`` gets each message of a node, once and in order."""
+    """Follows the bus. ``on_message`` gets each message of a node, once and in order. Of each node
+    the last ``max_types`` types are known."""
 
-    def __init__(self, bus: Bus, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, bus: Bus, on_message: Callable[[Message], None], max_types: int) -> None:
         self.nodes: dict[int, KnownNode] = {}
         self.not_understood = 0
         self._on_message = on_message
+        self._max_types = max_types
         self._once = Once()
         self._restarted = ""
         """When the root last said that it has restarted."""
@@ -131,9 +134,11 @@ class Cache:
         known = self.nodes.setdefault(node, KnownNode())
         if state.last_contact >= known.last_contact:
             known.last_contact = state.last_contact
-            known.active = state.status == ACTIVE and state.last_contact > self._restarted
+            # What was heard in the millisecond of a restart was heard after it: the state says so.
+            known.active = state.status == ACTIVE and state.last_contact >= self._restarted
         for type, value in values.items():
-            self._value(known, type, value)
+            if type not in known.values or value[0] >= known.values[type][0]:
+                self._put(known, type, value)
 
     def _told(self, message: BusMessage) -> None:
         message.ack()
@@ -152,14 +157,14 @@ class Cache:
             data = _data.read(event)
             known = self._heard(data.node, event.time)
             for value in data.values:
-                self._value(known, type_bytes(value.type), (event.time, value.data))
+                self._put(known, type_bytes(value.type), (event.time, value.data))
         elif name == NETWORK:
             for member in _network.read(event).nodes:
                 self._heard(member.node, event.time)
         elif name == MESSAGE:
             said = _message.read(event)
             if said.type == RESTARTED:
-                self._restarted = max(self._restarted, event.time)
+                self._restarted = event.time
                 for node in self.nodes.values():
                     node.active = False
             elif said.node in self.nodes:
@@ -168,16 +173,15 @@ class Cache:
 
     def _heard(self, node: int, time: str) -> KnownNode:
         known = self.nodes.setdefault(node, KnownNode())
-        if time >= known.last_contact:
-            known.last_contact = time
-            known.active = True
+        known.last_contact = time
+        known.active = True
         return known
 
-    @staticmethod
-    def _value(known: KnownNode, type: bytes, value: tuple[str, bytes]) -> None:
-        held = known.values.get(type)
-        if held is None or value[0] >= held[0]:
-            known.values[type] = value
+    def _put(self, known: KnownNode, type: bytes, value: tuple[str, bytes]) -> None:
+        known.values.pop(type, None)
+        known.values[type] = value
+        if len(known.values) > self._max_types:
+            del known.values[next(iter(known.values))]
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self.not_understood += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import termios
 import threading
 from collections import deque
 from typing import Any, Final, Protocol
@@ -23,6 +24,10 @@ from patchbay.errors import Unavailable
 READ_BYTES: Final = 65_536
 THREAD_POLL_S: Final = 0.5
 """How long a thread waits for a byte before it looks whether it is still wanted."""
+
+FAILURES: Final = (OSError, ValueError, serial.SerialException, termios.error)
+"""How a port says that it is not there, or not any more. An adapter that is pulled out while it is
+set up says it with an error of its own."""
 
 SAME: Final = 0.9
 """A connection that held for this part of its pause begins with a short one again."""
@@ -99,17 +104,15 @@ class Line:
         try:
             while True:
                 try:
-                    opened = await asyncio.to_thread(
-                        serial.serial_for_url, self.url, baudrate=self._baud, timeout=THREAD_POLL_S
-                    )
-                except (OSError, ValueError, serial.SerialException) as error:
+                    port = await self._open()
+                except FAILURES as error:
                     if str(error) != said:
                         said = str(error)
                         self._log.warning("port not open", why=said)
                 else:
                     said = ""
                     since = self._loop.time()
-                    await self._use(opened)
+                    await self._use(port)
                     if self._loop.time() - since > pause * SAME:
                         pause = first
                 await asyncio.sleep(pause)
@@ -157,13 +160,23 @@ class Line:
 
     # Details
 
-    async def _use(self, opened: Any) -> None:
-        self._lost.clear()
+    async def _open(self) -> _Port:
+        """The port. Raises one of `FAILURES`."""
+        opened = await asyncio.to_thread(
+            serial.serial_for_url, self.url, baudrate=self._baud, timeout=THREAD_POLL_S
+        )
         descriptor = _descriptor(opened)
         if descriptor is None:
-            self._port = _ThreadPort(self, opened, self._loop)
-        else:
-            self._port = _LoopPort(self, opened, descriptor, self._loop)
+            return _ThreadPort(self, opened, self._loop)
+        try:
+            return _LoopPort(self, opened, descriptor, self._loop)
+        except FAILURES:
+            opened.close()
+            raise
+
+    async def _use(self, port: _Port) -> None:
+        self._lost.clear()
+        self._port = port
         self._log.info("port open")
         self._owner.opened()
         await self._lost.wait()
@@ -218,7 +231,7 @@ class _LoopPort:
             self._open = False
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
-            with contextlib.suppress(OSError, serial.SerialException):
+            with contextlib.suppress(*FAILURES):
                 self._opened.close()
 
     def _writable(self) -> None:
@@ -269,7 +282,7 @@ class _ThreadPort:
     async def _write(self, data: bytes) -> None:
         try:
             await asyncio.to_thread(self._opened.write, data)
-        except (OSError, serial.SerialException) as error:
+        except FAILURES as error:
             if self._open:
                 self._line.lose(str(error))
             return
@@ -278,7 +291,7 @@ class _ThreadPort:
             self._line._writable()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError, serial.SerialException):
+        with contextlib.suppress(*FAILURES):
             self._opened.close()
 
     def _read(self) -> None:

@@ -117,12 +117,13 @@ class UartEdge:
         self._log = structlog.get_logger("uart").bind(instance=bus.client_id)
         bus.listen(self._status_topic, self._status_said)
         bus.keep(self._status_topic, OFFLINE)
+        expires_s = settings.command_timeout_s  # by then whoever asked was told that it is not sent
         Commands(
             bus,
             SERVICE,
             {
-                "send": BusCommand(Send, self._send, moves=True),
-                "raw": BusCommand(Raw, self._raw, moves=True),
+                "send": BusCommand(Send, self._send, moves=True, expires_s=expires_s),
+                "raw": BusCommand(Raw, self._raw, moves=True, expires_s=expires_s),
             },
             device=ROOT,
         )
