@@ -106,6 +106,11 @@ async def ask(house: House, name: str, body: msgspec.Struct) -> dict[str, Any]:
     return answer
 
 
+def stopped(house: House) -> set[str | None]:
+    """What the pumps were told to stop; None is whatever they do."""
+    return {one["run_id"] for one in house.heard.of("bar-pumps/cmd/stop")}
+
+
 async def blend(house: House) -> dict[str, Any]:
     return await ask(house, "blend", Blend(cup_size=0.2, ratios={"0": 1.0, "3": 0.5}, by="Ann"))
 
@@ -137,6 +142,38 @@ async def test_only_the_run_that_stands_is_confirmed(bar: House, pumps: Pumps) -
     assert (confirm["run_id"], confirm["nonce"]) == (run, "n1")
     assert confirm["clock"] == order["clock"]
     assert 0 <= confirm["now"] - order["ordered_at"] < 2
+
+
+async def test_a_stop_waits_for_no_other_command_and_stops_what_is_being_saved(
+    bar: House, pumps: Pumps
+) -> None:
+    async with bar.domain.kept.bars.lock:  # as while the store is slow
+        asked_for = asyncio.create_task(blend(bar))
+        await bar.watcher.publish(f"{TOPIC}/bar/cmd/configure", b"{}")
+        assert await ask(bar, "stop", Stop()) == {"ok": True, "stopped": None}
+        assert stopped(bar) == {None}
+    assert (await asked_for)["ok"]
+    run = await pumps.ordered()
+    await pumps.bus.publish(f"{TOPIC}/bar-pumps/event/asked", encode(Asked(run, "n1")))
+    await until(lambda: stopped(bar) == {None, run})
+    assert bar.heard.of("bar-pumps/cmd/confirm") == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "which"),
+    [
+        (b"", None),
+        (b"STOP!", None),
+        (b'{"run_id": "r1"}', "r1"),
+        (b'{"specversion": "1.0", "id": "1", "data": {"run_id": "r1"}}', "r1"),
+    ],
+)
+async def test_a_stop_is_understood_however_it_is_said(
+    bar: House, payload: bytes, which: str | None
+) -> None:
+    await bar.watcher.publish(f"{TOPIC}/bar/cmd/stop", payload)
+    await until(lambda: bar.heard.of("bar-pumps/cmd/stop"))
+    assert stopped(bar) == {which}
 
 
 async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: Pumps) -> None:
@@ -264,6 +301,10 @@ async def test_while_the_store_is_away_nothing_is_poured_nor_kept_for_later(
                 topic = f"{TOPIC}/bar/cmd/blend"
                 payload = await house.watcher.request(topic, body, timeout_s=20)
                 assert json.loads(payload)["error"]["code"] == "unavailable"
+                for name, asked in (("configure", Configure(pump=0)), ("state", Ask())):
+                    topic = f"{TOPIC}/bar/cmd/{name}"
+                    payload = await house.watcher.request(topic, encode(asked), timeout_s=20)
+                    assert json.loads(payload)["error"]["code"] == "unavailable"
                 await asyncio.to_thread(part.start)
                 await eventually(lambda: pours(house))
                 assert list(house.pins.ran()) == [5]

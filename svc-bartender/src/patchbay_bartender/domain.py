@@ -190,9 +190,9 @@ class BartenderDomain:
             raise Rejected("pumps_offline", reason)
         self._count()
 
-    def stop_pumps(self, which: str | None) -> None:
+    def stop_pumps(self, which: str | None, told_at: float) -> None:
         """Tell the pumps to stop, this run or whatever they do."""
-        self._orders.stop(which)
+        self._orders.stop(which, told_at)
 
     def _current(self) -> Run | None:
         return self.kept.bar.state.run if self.kept.known else None
@@ -204,7 +204,7 @@ class BartenderDomain:
         run = self.kept.bar.state.run
         if state.run_id is not None and (run is None or run.id != state.run_id):
             self._log.error("the pumps do what nobody has ordered", run=state.run_id)
-            self.stop_pumps(state.run_id)
+            self.stop_pumps(state.run_id, self._time())
         elif run is not None and state.run_id == run.id:
             self.watch.runs(state.remaining, self._time())
             self.publish_state()
@@ -343,7 +343,7 @@ class BartenderDomain:
             bar = self.kept.bar
             if self.watch.overdue(self._time()):
                 code, reason = self.watch.why
-                self.stop_pumps(self.watch.run_id)
+                self.stop_pumps(self.watch.run_id, self._time())
                 await self.keep(rules.give_up(bar.state, code, reason, now()))
             elif bar.pruned:
                 await self.kept.bars.save([bar])
