@@ -236,6 +236,20 @@ async def test_a_pin_that_fails_ends_the_unit_with_everything_off(
     assert "a mistake in the logic" in alone.heard.data(FINISHED)[0]["reason"]
 
 
+async def test_a_run_that_the_watchdog_has_cut_off_has_failed_whoever_looks_first(
+    alone: House, scheduler: Scheduler
+) -> None:
+    await scheduler.order("r1", p0=30)
+    await scheduler.confirm()
+    await until(lambda: alone.pins.on == [0])
+    alone.bank.stop("the event loop was blocked")  # as the watchdog's thread does
+    alone.pumps._turn()  # a timer that was due before the loop hears of it
+    alone.pumps._cut_off("r0", "another run's bark")
+    await until(lambda: alone.heard.of(FINISHED))
+    (finished,) = alone.heard.data(FINISHED)
+    assert (finished["result"], finished["reason"]) == ("failed", "the event loop was blocked")
+
+
 async def test_the_broker_may_go_in_the_middle_of_a_run(
     alone: House, scheduler: Scheduler, mosquitto: Part
 ) -> None:

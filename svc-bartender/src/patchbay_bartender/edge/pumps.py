@@ -310,6 +310,8 @@ class PumpsEdge:
         if due is not None:
             wait_s = max(SHORTEST_WAIT_S, due - self._bank.clock())
             self._timer = self._loop.call_later(wait_s, self._turn)
+        elif cut_off := self._bank.cut_off:  # its bark is still to come
+            self._finish("failed", cut_off)
         else:
             self._finish("done", "")
 
@@ -323,7 +325,11 @@ class PumpsEdge:
 
     def _barked(self, reason: str) -> None:
         """In the watchdog's thread: everything is off."""
-        self._loop.call_soon_threadsafe(self._end, "failed", reason)
+        self._loop.call_soon_threadsafe(self._cut_off, self._run_id, reason)
+
+    def _cut_off(self, run_id: str | None, reason: str) -> None:
+        if run_id is not None and run_id == self._run_id:  # not the next one
+            self._end("failed", reason)
 
     # The end of a run
 
