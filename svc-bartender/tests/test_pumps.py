@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from patchbay.bus import Message
 from patchbay.messages import encode
+from patchbay.outbox.journal import Row
 from patchbay.testing import Part, pub, until
 from patchbay_bartender.messages import Asked, Confirm, Run, Stop
 from tests.bartender_bar import House
@@ -248,6 +250,26 @@ async def test_a_run_that_the_watchdog_has_cut_off_has_failed_whoever_looks_firs
     await until(lambda: alone.heard.of(FINISHED))
     (finished,) = alone.heard.data(FINISHED)
     assert (finished["result"], finished["reason"]) == ("failed", "the event loop was blocked")
+
+
+async def test_an_end_that_could_not_be_written_is_written_later(
+    alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = alone.pumps._outbox._journal
+    commit = journal.commit
+
+    def full(rows: list[Row], *rest: Any) -> None:
+        if any(row.key == "r1/finished" for row in rows):
+            monkeypatch.undo()
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(rows, *rest)
+
+    monkeypatch.setattr(journal, "commit", full)
+    await scheduler.order("r1", p0=0.1)
+    await scheduler.confirm()
+    await until(lambda: alone.heard.of(FINISHED))
+    assert alone.heard.data(FINISHED)[0]["result"] == "done"
+    assert journal.commit == commit
 
 
 async def test_the_broker_may_go_in_the_middle_of_a_run(
