@@ -15,6 +15,7 @@ from patchbay.bus import Message
 from patchbay.messages import encode
 from patchbay.outbox.journal import Row
 from patchbay.testing import Part, pub, until
+from patchbay_bartender.edge.pumps import _Current
 from patchbay_bartender.messages import Asked, Confirm, Run, Stop
 from tests.bartender_bar import House
 
@@ -270,6 +271,20 @@ async def test_an_end_that_could_not_be_written_is_written_later(
     await until(lambda: alone.heard.of(FINISHED))
     assert alone.heard.data(FINISHED)[0]["result"] == "done"
     assert journal.commit == commit
+
+
+async def test_a_run_that_takes_the_place_of_a_stopped_one_is_begun_once(alone: House) -> None:
+    pumps = alone.pumps
+    for run_id in ("r1", "r2"):  # both within one commit
+        pumps._end("stopped", "stopped")
+        at = time.monotonic()
+        run = Run(run_id=run_id, ordered_at=at, clock=CLOCK, seconds={"0": 0.1})
+        pumps._begin(_Current(run, Confirm(run_id, "n", CLOCK, at), at))
+    await until(lambda: len(alone.heard.of(FINISHED)) == 2)
+    ended = [(one["run_id"], one["result"]) for one in alone.heard.data(FINISHED)]
+    assert ended == [("r1", "stopped"), ("r2", "done")]
+    assert len(alone.pins.times()) == pumps.begun == 1
+    assert alone.failures == []
 
 
 async def test_the_broker_may_go_in_the_middle_of_a_run(

@@ -268,12 +268,12 @@ class PumpsEdge:
         self._current = current
         begun = Begun(run_id=run.run_id, seconds=run.seconds, at=self._bank.clock(), boot=boot_id())
         self._runs.begin(begun)
-        self._outbox.after_commit(self._noted)
+        self._outbox.after_commit(lambda ok: self._noted(current, ok))
 
-    def _noted(self, ok: bool) -> None:
-        """It is on disk, so it will never be begun again: pumps on, unless it is too late now."""
-        current = self._current
-        if current is None:
+    def _noted(self, current: _Current, ok: bool) -> None:
+        """It is on disk, so it will never be begun again: pumps on, unless it is too late now, or
+        it was stopped meanwhile."""
+        if current is not self._current:
             return
         if not ok:
             self._current = None
