@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from patchbay.bus import Bus
+from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_event
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -27,6 +28,7 @@ from patchbay_bartender.messages import (
     Refill,
     Stop,
 )
+from patchbay_bartender.watch import ANSWER_S
 from patchbay_bartender.wire.gui import Blend as Said
 from tests.bartender_bar import PUMPS, House
 
@@ -195,6 +197,23 @@ async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: Pump
     await pumps.event("finished", done)
     await until(lambda: bar.domain.inbox.taken == 1)
     assert (await bar.bars())["pumps"] == saved["pumps"]
+
+
+async def test_an_end_that_cannot_be_saved_at_once_is_not_given_up(
+    bar: House, pumps: Pumps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+
+    async def away(_bars: object) -> None:
+        monkeypatch.undo()
+        bar.domain.watch.runs(-ANSWER_S, asyncio.get_running_loop().time())  # it is overdue now
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(bar.domain.kept.bars, "save", away)
+    await pumps.event("finished", PumpsFinished(run, "done", "", {"0": 4.0, "3": 2.0}))
+    await until(lambda: bar.heard.of("bar/event/finished"))
+    assert bar.heard.of("bar/event/failed") == []
 
 
 async def test_pumps_that_say_nothing_have_not_begun(bar: House, pumps: Pumps) -> None:

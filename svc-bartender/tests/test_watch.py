@@ -99,7 +99,7 @@ def test_pumps_that_are_idle_may_not_have_the_order_yet(watch: Watch) -> None:
 def test_after_a_connect_there_is_time_to_say_what_has_happened(watch: Watch) -> None:
     watch.ordered(RUN, 100)
     watch.runs(10, 100)
-    watch.connected(500)
+    watch.heard_again(500)
     assert not watch.overdue(500 + LISTEN_S - 0.1)
     assert watch.overdue(500 + LISTEN_S)
 

@@ -74,8 +74,9 @@ class Watch:
             if soon < self._give_up_at:
                 self._give_up_at, self.why = soon, LOST
 
-    def connected(self, now: float) -> None:
-        """We are back at the broker: who has something to say gets the time to say it."""
+    def heard_again(self, now: float) -> None:
+        """We are back at the broker, or at the store: who has something to say gets the time to
+        say it."""
         self._away = False
         self._give_up_at = max(self._give_up_at, now + LISTEN_S)
 
