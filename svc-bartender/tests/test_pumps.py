@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ import pytest
 
 from patchbay.bus import Message
 from patchbay.messages import encode
+from patchbay.outbox import Outbox
+from patchbay.outbox import outbox as outbox_module
 from patchbay.outbox.journal import Row
-from patchbay.testing import Part, pub, until
+from patchbay.testing import MakeBus, Part, pub, until
 from patchbay_bartender.edge.pumps import _Current
 from patchbay_bartender.messages import Asked, Confirm, Run, Stop
 from tests.bartender_bar import House
@@ -285,6 +288,28 @@ async def test_a_run_that_takes_the_place_of_a_stopped_one_is_begun_once(alone: 
     assert ended == [("r1", "stopped"), ("r2", "done")]
     assert len(alone.pins.times()) == pumps.begun == 1
     assert alone.failures == []
+
+
+async def test_nothing_is_forgotten_on_disk_while_pumps_are_on(
+    make_bus: MakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "FORGET_AFTER_S", 0.01)
+    looked: list[bool] = []
+    on = [True]
+
+    def busy() -> bool:
+        looked.append(on[0])
+        return on[0]
+
+    async with Outbox(make_bus("a"), "bartender", tmp_path / "outbox.sqlite", busy=busy) as outbox:
+        outbox.add("bar-pumps", "started", key="r1", subject="bar-pumps", time="t", data={})
+        await until(lambda: outbox._journal.rows == 1)
+        outbox._sender.acked = 1  # the scheduler has it
+        outbox._forget_soon()
+        await until(lambda: len(looked) > 2)
+        assert outbox._journal.rows == 1
+        on[0] = False
+        await until(lambda: outbox._journal.rows == 0)
 
 
 async def test_the_broker_may_go_in_the_middle_of_a_run(
