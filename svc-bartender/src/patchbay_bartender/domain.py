@@ -168,7 +168,7 @@ class BartenderDomain:
         if run is None:
             self.watch.over()
         elif self.watch.run_id != run.id:  # from before we were there, or a save that looked failed
-            self.watch.found(run, self._time())
+            self.watch.found(run, (now() - run.ordered_at).total_seconds(), self._time())
             self._orders.ask()
 
     async def _bury(self, message: Message) -> None:
