@@ -97,13 +97,14 @@ class Desk:
         self._presence = presence
         self._watch = watch
         self._limits = Limits(settings.max_cup_size, settings.max_run_seconds)
-        bus.subscribe(bus.topics.command(SERVICE, settings.bar, "stop"), self._stop)
+        bus.subscribe(bus.topics.command(SERVICE, settings.bar, "stop"), self._stop_now)
         Commands(
             bus,
             SERVICE,
             {
                 "blend": Command(Blend, self._blend, moves=True),
                 "refill": Command(Refill, self._refill, moves=True),
+                "stop": Command(Stop, self._stop),  # `_stop_now` hears it first
                 "configure": Command(Configure, self._configure),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
@@ -158,7 +159,7 @@ class Desk:
 
     # What does not
 
-    async def _stop(self, message: Message) -> None:
+    async def _stop_now(self, message: Message) -> None:
         """Stop, if there is any doubt, and only then look who wants to hear what has stopped.
 
         It may come twice, here and for all commands: a second stop of the same does no harm.
@@ -170,14 +171,18 @@ class Desk:
         except msgspec.DecodeError:
             told = _Told()
         which = told.data.run_id if told.data is not None else told.run_id
-        self._machine.stop_pumps(which, message.received_at)
-        run = self._kept.bar.state.run if self._kept.known else None
-        stopped = run.id if run is not None and which in (None, run.id) else None
+        request = Request(self._bar, "stop", "", received_at=message.received_at)
+        stopped = answer(await self._stop(request, Stop(run_id=which)))
         topic, topics = message.response_topic, self._bus.topics
         if topic and (matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)):
             with contextlib.suppress(Unavailable, ValueError):  # who has asked is gone, or odd
-                told_back = answer({"stopped": stopped})
-                await self._bus.publish(topic, told_back, correlation=message.correlation)
+                await self._bus.publish(topic, stopped, correlation=message.correlation)
+
+    async def _stop(self, request: Request, body: Stop) -> Answer:
+        self._machine.stop_pumps(body.run_id, request.received_at)
+        run = self._kept.bar.state.run if self._kept.known else None
+        stopped = run is not None and body.run_id in (None, run.id)
+        return {"stopped": run.id if run is not None and stopped else None}
 
     async def _configure(self, request: Request, body: Configure) -> Answer:
         with _now_or_never("set"):
