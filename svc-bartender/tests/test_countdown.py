@@ -137,3 +137,34 @@ def test_the_next_run_begins_anew(count: Countdown, timers: Timers, said: list[i
     count.close()
     timers.pass_to(100)
     assert said == [1, 3, 2]
+
+
+def test_what_is_said_in_whole_seconds_moves_the_end_only_when_it_is_far_off(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 5.2)
+    timers.pass_to(0.1)
+    count.about("r1", 6)
+    timers.pass_to(1.1)
+    assert said == [6, 5]
+    count.about("r1", 2)
+    timers.pass_to(3.0)
+    count.idle()
+    assert said == [6, 5, 2, 1, 0]
+
+
+def test_what_a_run_took_some_time_ago_is_said_only_if_nobody_says_better(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.found("r1", 60)
+    timers.pass_to(0.5)
+    count.about("r1", 3)
+    timers.pass_to(1.6)
+    assert said == [2]
+    count.found("r1", 60)  # after a reconnect
+    timers.pass_to(2.6)
+    assert said == [2, 1]
+    count.idle()
+    count.found("r2", 4)
+    timers.pass_to(4.2)
+    assert said == [2, 1, 0, 3]

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from patchbay.bus import Bus
+from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_event
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -27,6 +28,7 @@ from patchbay_bartender.messages import (
     Refill,
     Stop,
 )
+from patchbay_bartender.watch import ANSWER_S
 from patchbay_bartender.wire.gui import Blend as Said
 from tests.bartender_bar import PUMPS, House
 
@@ -106,6 +108,11 @@ async def ask(house: House, name: str, body: msgspec.Struct) -> dict[str, Any]:
     return answer
 
 
+def stopped(house: House) -> set[str | None]:
+    """What the pumps were told to stop; None is whatever they do."""
+    return {one["run_id"] for one in house.heard.of("bar-pumps/cmd/stop")}
+
+
 async def blend(house: House) -> dict[str, Any]:
     return await ask(house, "blend", Blend(cup_size=0.2, ratios={"0": 1.0, "3": 0.5}, by="Ann"))
 
@@ -139,6 +146,38 @@ async def test_only_the_run_that_stands_is_confirmed(bar: House, pumps: Pumps) -
     assert 0 <= confirm["now"] - order["ordered_at"] < 2
 
 
+async def test_a_stop_waits_for_no_other_command_and_stops_what_is_being_saved(
+    bar: House, pumps: Pumps
+) -> None:
+    async with bar.domain.kept.bars.lock:  # as while the store is slow
+        asked_for = asyncio.create_task(blend(bar))
+        await bar.watcher.publish(f"{TOPIC}/bar/cmd/configure", b"{}")
+        assert await ask(bar, "stop", Stop()) == {"ok": True, "stopped": None}
+        assert stopped(bar) == {None}
+    assert (await asked_for)["ok"]
+    run = await pumps.ordered()
+    await pumps.bus.publish(f"{TOPIC}/bar-pumps/event/asked", encode(Asked(run, "n1")))
+    await until(lambda: stopped(bar) == {None, run})
+    assert bar.heard.of("bar-pumps/cmd/confirm") == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "which"),
+    [
+        (b"", None),
+        (b"STOP!", None),
+        (b'{"run_id": "r1"}', "r1"),
+        (b'{"specversion": "1.0", "id": "1", "data": {"run_id": "r1"}}', "r1"),
+    ],
+)
+async def test_a_stop_is_understood_however_it_is_said(
+    bar: House, payload: bytes, which: str | None
+) -> None:
+    await bar.watcher.publish(f"{TOPIC}/bar/cmd/stop", payload)
+    await until(lambda: bar.heard.of("bar-pumps/cmd/stop"))
+    assert stopped(bar) == {which}
+
+
 async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: Pumps) -> None:
     await blend(bar)
     run = await pumps.ordered()
@@ -158,6 +197,27 @@ async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: Pump
     await pumps.event("finished", done)
     await until(lambda: bar.domain.inbox.taken == 1)
     assert (await bar.bars())["pumps"] == saved["pumps"]
+
+
+async def test_an_end_that_cannot_be_saved_at_once_is_not_given_up(
+    bar: House, pumps: Pumps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await blend(bar)
+    run = await pumps.ordered()
+
+    tried: list[object] = []
+
+    async def away(bars: object) -> None:
+        tried.append(bars)
+        if len(tried) == 3:  # by then time was looked at in between
+            monkeypatch.undo()
+        bar.domain.watch.runs(-ANSWER_S, asyncio.get_running_loop().time())  # it is overdue now
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(bar.domain.kept.bars, "save", away)
+    await pumps.event("finished", PumpsFinished(run, "done", "", {"0": 4.0, "3": 2.0}))
+    await until(lambda: bar.heard.of("bar/event/finished"))
+    assert bar.heard.of("bar/event/failed") == []
 
 
 async def test_pumps_that_say_nothing_have_not_begun(bar: House, pumps: Pumps) -> None:
@@ -264,6 +324,10 @@ async def test_while_the_store_is_away_nothing_is_poured_nor_kept_for_later(
                 topic = f"{TOPIC}/bar/cmd/blend"
                 payload = await house.watcher.request(topic, body, timeout_s=20)
                 assert json.loads(payload)["error"]["code"] == "unavailable"
+                for name, asked in (("configure", Configure(pump=0)), ("state", Ask())):
+                    topic = f"{TOPIC}/bar/cmd/{name}"
+                    payload = await house.watcher.request(topic, encode(asked), timeout_s=20)
+                    assert json.loads(payload)["error"]["code"] == "unavailable"
                 await asyncio.to_thread(part.start)
                 await eventually(lambda: pours(house))
                 assert list(house.pins.ran()) == [5]

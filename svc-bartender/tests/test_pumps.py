@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +14,11 @@ import pytest
 
 from patchbay.bus import Message
 from patchbay.messages import encode
-from patchbay.testing import Part, pub, until
+from patchbay.outbox import Outbox
+from patchbay.outbox import outbox as outbox_module
+from patchbay.outbox.journal import Row
+from patchbay.testing import MakeBus, Part, pub, until
+from patchbay_bartender.edge.pumps import _Current
 from patchbay_bartender.messages import Asked, Confirm, Run, Stop
 from tests.bartender_bar import House
 
@@ -234,6 +240,76 @@ async def test_a_pin_that_fails_ends_the_unit_with_everything_off(
     assert alone.pins.on == []
     await until(lambda: alone.heard.of(FINISHED))
     assert "a mistake in the logic" in alone.heard.data(FINISHED)[0]["reason"]
+
+
+async def test_a_run_that_the_watchdog_has_cut_off_has_failed_whoever_looks_first(
+    alone: House, scheduler: Scheduler
+) -> None:
+    await scheduler.order("r1", p0=30)
+    await scheduler.confirm()
+    await until(lambda: alone.pins.on == [0])
+    alone.bank.stop("the event loop was blocked")  # as the watchdog's thread does
+    alone.pumps._turn()  # a timer that was due before the loop hears of it
+    alone.pumps._cut_off("r0", "another run's bark")
+    await until(lambda: alone.heard.of(FINISHED))
+    (finished,) = alone.heard.data(FINISHED)
+    assert (finished["result"], finished["reason"]) == ("failed", "the event loop was blocked")
+
+
+async def test_an_end_that_could_not_be_written_is_written_later(
+    alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = alone.pumps._outbox._journal
+    commit = journal.commit
+
+    def full(rows: list[Row], *rest: Any) -> None:
+        if any(row.key == "r1/finished" for row in rows):
+            monkeypatch.undo()
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(rows, *rest)
+
+    monkeypatch.setattr(journal, "commit", full)
+    await scheduler.order("r1", p0=0.1)
+    await scheduler.confirm()
+    await until(lambda: alone.heard.of(FINISHED))
+    assert alone.heard.data(FINISHED)[0]["result"] == "done"
+    assert journal.commit == commit
+
+
+async def test_a_run_that_takes_the_place_of_a_stopped_one_is_begun_once(alone: House) -> None:
+    pumps = alone.pumps
+    for run_id in ("r1", "r2"):  # both within one commit
+        pumps._end("stopped", "stopped")
+        at = time.monotonic()
+        run = Run(run_id=run_id, ordered_at=at, clock=CLOCK, seconds={"0": 0.1})
+        pumps._begin(_Current(run, Confirm(run_id, "n", CLOCK, at), at))
+    await until(lambda: len(alone.heard.of(FINISHED)) == 2)
+    ended = [(one["run_id"], one["result"]) for one in alone.heard.data(FINISHED)]
+    assert ended == [("r1", "stopped"), ("r2", "done")]
+    assert len(alone.pins.times()) == pumps.begun == 1
+    assert alone.failures == []
+
+
+async def test_nothing_is_forgotten_on_disk_while_pumps_are_on(
+    make_bus: MakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "FORGET_AFTER_S", 0.01)
+    looked: list[bool] = []
+    on = [True]
+
+    def busy() -> bool:
+        looked.append(on[0])
+        return on[0]
+
+    async with Outbox(make_bus("a"), "bartender", tmp_path / "outbox.sqlite", busy=busy) as outbox:
+        outbox.add("bar-pumps", "started", key="r1", subject="bar-pumps", time="t", data={})
+        await until(lambda: outbox._journal.rows == 1)
+        outbox._sender.acked = 1  # the scheduler has it
+        outbox._forget_soon()
+        await until(lambda: len(looked) > 2)
+        assert outbox._journal.rows == 1
+        on[0] = False
+        await until(lambda: outbox._journal.rows == 0)
 
 
 async def test_the_broker_may_go_in_the_middle_of_a_run(

@@ -81,6 +81,11 @@ def test_a_pump_with_a_ratio_of_zero_does_not_run_though_it_be_disabled(bar: Bar
     assert list(blend(bar, 0.1, {"0": 0, "1": 1, "2": 0.0}).seconds) == ["1"]
 
 
+def test_a_pump_whose_time_rounds_to_zero_does_not_keep_the_others_from_running(bar: Bar) -> None:
+    run = blend(bar, 0.1, {"0": 5.5e-17, "1": 1})
+    assert (run.seconds, run.millilitres) == ({"1": 21.3}, {"1": 100.0})
+
+
 def test_a_refill_takes_the_time_of_its_pump(bar: Bar) -> None:
     run = rules.refill(bar, Refill(pump=6, by="Ann"), LIMITS, "r1", NOW)
     assert (run.seconds, run.millilitres, run.by) == ({"6": 5.0}, {}, "Ann")

@@ -46,11 +46,23 @@ async def test_runs_are_known_after_a_restart_and_the_one_under_way_is_cut_off(
         assert "r2" not in second
         assert second.cut_off == BEGUN
         assert second.last == "r1"
-        second.end()
+        second.end("r1")
     async with Outbox(make_bus("a"), "bartender", file) as outbox:
         third = Runs(outbox)
         assert third.cut_off is None
         assert "r1" in third
+
+
+async def test_the_end_of_another_run_does_not_end_the_one_under_way(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    file = tmp_path / "outbox.sqlite"
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        first = Runs(outbox)
+        first.begin(BEGUN)
+        first.end("r0")
+    async with Outbox(make_bus("a"), "bartender", file) as outbox:
+        assert Runs(outbox).cut_off == BEGUN
 
 
 async def test_the_oldest_runs_are_forgotten(

@@ -34,7 +34,7 @@ def test_the_machine_is_the_seed_s() -> None:
         ("SEC_PER_LITER", "0"),
         ("MAX_RUN_SECONDS", "1e9"),
         ("START_DEADLINE_S", "60"),
-        ("WATCHDOG_S", "0"),
+        ("WATCHDOG_S", "0.2"),
         ("GPIO", "pigpio"),
         ("BAR", "The Bar"),
         ("SHARE_GROUP", "bars"),

@@ -24,6 +24,21 @@ def test_every_change_has_its_time(tmp_path: Path, hand: Hand) -> None:
     ]
 
 
+def test_a_file_that_a_power_cut_has_left_is_read_and_goes_on(tmp_path: Path, hand: Hand) -> None:
+    file = tmp_path / "pins"
+    file.write_bytes(b"900.0 7 1\n\0\0\xff\n901.0 11 0\n902.0 1")
+    gpio = SimulatedGpio(file, hand)
+    gpio.setup([7], True)
+    gpio.close()
+    SimulatedGpio(file, hand).setup([11], True)
+    assert changes(file) == [
+        Change(900.0, 7, True),
+        Change(901.0, 11, False),
+        Change(1000.0, 7, True),
+        Change(1000.0, 11, True),
+    ]
+
+
 def test_pins_keep_their_levels_when_a_process_dies(tmp_path: Path, hand: Hand) -> None:
     SimulatedGpio(tmp_path / "pins", hand).close()
     first = SimulatedGpio(tmp_path / "pins", hand)

@@ -74,7 +74,7 @@ def test_pumps_that_come_back_and_still_run_are_not(watch: Watch) -> None:
 
 
 def test_a_run_from_the_store_that_the_pumps_do_not_know_never_began(watch: Watch) -> None:
-    watch.found(RUN, 100)
+    watch.found(RUN, 4, 100)
     assert not watch.overdue(100)
     watch.idle("r0", 100.1)
     assert watch.overdue(100.1)
@@ -82,7 +82,8 @@ def test_a_run_from_the_store_that_the_pumps_do_not_know_never_began(watch: Watc
 
 
 def test_a_run_from_the_store_that_has_ended_gets_time_for_its_event(watch: Watch) -> None:
-    watch.found(RUN, 100)
+    watch.found(RUN, 4, 100)
+    assert watch.remaining_s(100) == 6
     watch.idle("r1", 100.1)
     assert not watch.overdue(100 + LISTEN_S - 0.1)
     assert watch.overdue(100 + LISTEN_S)
@@ -99,7 +100,7 @@ def test_pumps_that_are_idle_may_not_have_the_order_yet(watch: Watch) -> None:
 def test_after_a_connect_there_is_time_to_say_what_has_happened(watch: Watch) -> None:
     watch.ordered(RUN, 100)
     watch.runs(10, 100)
-    watch.connected(500)
+    watch.heard_again(500)
     assert not watch.overdue(500 + LISTEN_S - 0.1)
     assert watch.overdue(500 + LISTEN_S)
 

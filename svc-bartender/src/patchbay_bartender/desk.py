@@ -1,6 +1,7 @@
 """Where GUIs and people ask: the commands ``patchbay/bartender/<bar>/cmd/<name>``, and answers.
 
-What pours is never late: while the store is away it is refused, not kept for later.
+Nothing is late: while the store is away it is refused, not kept for later. A stop waits neither for
+the store nor for another command.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
-import structlog
 
-from patchbay.bus import Bus, Commands, Request
+from patchbay.bus import Bus, Commands, Message, Request
 from patchbay.bus.commands import Command
 from patchbay.errors import Unavailable
-from patchbay.messages import encode, event_type, new_event, new_id, now
+from patchbay.messages import answer, decode, encode, event_type, new_event, new_id, now
+from patchbay.topics import matches
 from patchbay_bartender import rules
 from patchbay_bartender.bar import Bar, Run
 from patchbay_bartender.messages import (
@@ -30,6 +31,7 @@ from patchbay_bartender.messages import (
     Configured,
     Refill,
     Rejected,
+    RunId,
     State,
     Stop,
 )
@@ -40,6 +42,16 @@ from patchbay_bartender.store import BartenderStore
 from patchbay_bartender.watch import Watch
 
 Decide = Callable[[Bar, str, datetime], Run]
+
+
+class _Told(msgspec.Struct):
+    """A `Stop`, bare or in an envelope."""
+
+    run_id: RunId | None = None
+    data: Stop | None = None
+
+
+_told = msgspec.json.Decoder(_Told)
 
 
 def new_run_id(bar: str, at: datetime) -> str:
@@ -56,8 +68,8 @@ class Machine(Protocol):
     async def order(self, run: Run, ordered_at: float) -> None:
         """Order a run that is saved. Raises Rejected if nobody hears it."""
 
-    def stop_pumps(self, which: str | None) -> None:
-        """Tell the pumps to stop this run, or all."""
+    def stop_pumps(self, which: str | None, told_at: float) -> None:
+        """Tell the pumps to stop this run, or all that was asked for before this."""
 
     def state(self) -> State:
         """The bar as it is now."""
@@ -85,14 +97,14 @@ class Desk:
         self._presence = presence
         self._watch = watch
         self._limits = Limits(settings.max_cup_size, settings.max_run_seconds)
-        self._log = structlog.get_logger("desk").bind(bar=settings.bar)
+        bus.subscribe(bus.topics.command(SERVICE, settings.bar, "stop"), self._stop_now)
         Commands(
             bus,
             SERVICE,
             {
                 "blend": Command(Blend, self._blend, moves=True),
                 "refill": Command(Refill, self._refill, moves=True),
-                "stop": Command(Stop, self._stop),
+                "stop": Command(Stop, self._stop),  # `_stop_now` hears it first
                 "configure": Command(Configure, self._configure),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
@@ -117,7 +129,7 @@ class Desk:
     async def _begin(self, request: Request, decide: Decide) -> Answer:
         """Decide, save, order. A save that fails may have landed: that run is then found in the
         store, and nobody confirms it."""
-        try:
+        with _now_or_never("poured"):
             async with self._kept.bars.lock:
                 await self._machine.prepare()
                 bar = self._kept.bar
@@ -130,17 +142,14 @@ class Desk:
                 run = decide(bar.state, new_run_id(self._bar, at), at)
                 if not self._presence.online:
                     raise Rejected("pumps_offline", "the pumps are offline")
-                answer: Answer = {"run_id": run.id, "seconds": run.total_s}
+                begun: Answer = {"run_id": run.id, "seconds": run.total_s}
                 bar.state.run = run
-                bar.finish(request.id, encode(answer).decode())
+                bar.finish(request.id, encode(begun).decode())
                 self._kept.record(Record(run, "ordered"))
                 await self._kept.bars.save([bar])
                 await self._machine.order(run, request.received_at)
-        except Unavailable as error:
-            self._log.warning("not poured", why=str(error))
-            raise Rejected("unavailable", "the store is away: nothing is poured") from error
         await self._save_records()
-        return answer
+        return begun
 
     async def _save_records(self) -> None:
         """After the order, which does not wait for the history."""
@@ -150,42 +159,73 @@ class Desk:
 
     # What does not
 
+    async def _stop_now(self, message: Message) -> None:
+        """Stop, if there is any doubt, and only then look who wants to hear what has stopped.
+
+        It may come twice, here and for all commands: a second stop of the same does no harm.
+        """
+        if message.retain:
+            return
+        try:
+            told = decode(_told, message.payload or b"{}")
+        except msgspec.DecodeError:
+            told = _Told()
+        which = told.data.run_id if told.data is not None else told.run_id
+        request = Request(self._bar, "stop", "", received_at=message.received_at)
+        stopped = answer(await self._stop(request, Stop(run_id=which)))
+        topic, topics = message.response_topic, self._bus.topics
+        if topic and (matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)):
+            with contextlib.suppress(Unavailable, ValueError):  # who has asked is gone, or odd
+                await self._bus.publish(topic, stopped, correlation=message.correlation)
+
     async def _stop(self, request: Request, body: Stop) -> Answer:
-        self._machine.stop_pumps(body.run_id)
+        self._machine.stop_pumps(body.run_id, request.received_at)
         run = self._kept.bar.state.run if self._kept.known else None
         stopped = run is not None and body.run_id in (None, run.id)
         return {"stopped": run.id if run is not None and stopped else None}
 
     async def _configure(self, request: Request, body: Configure) -> Answer:
-        async with self._kept.bars.lock:
-            await self._machine.prepare()
-            bar = self._kept.bar
-            what = rules.configure(bar.state, body, self._limits)
-            if body.pump is not None:
-                bar.changed = True
-                await self._kept.bars.save([bar])
-            if body.sec_per_liter is not None:
-                await self._kept.set_sec_per_liter(body.sec_per_liter)
-            self._machine.publish_state()
-            told = Configured(what, bar.state.shown(), self._kept.sec_per_liter)
-            self._bus.post(
-                self._bus.topics.event(SERVICE, self._bar, "configured"),
-                new_event(
-                    id=new_id(),
-                    source=self._bus.client_id,
-                    type=event_type(SERVICE, "configured"),
-                    subject=self._bar,
-                    data=told,
-                ),
-            )
-            return {"pumps": told.pumps, "sec_per_liter": told.sec_per_liter}
+        with _now_or_never("set"):
+            async with self._kept.bars.lock:
+                await self._machine.prepare()
+                bar = self._kept.bar
+                what = rules.configure(bar.state, body, self._limits)
+                if body.pump is not None:
+                    bar.changed = True
+                    await self._kept.bars.save([bar])
+                if body.sec_per_liter is not None:
+                    await self._kept.set_sec_per_liter(body.sec_per_liter)
+                self._machine.publish_state()
+                told = Configured(what, bar.state.shown(), self._kept.sec_per_liter)
+                self._bus.post(
+                    self._bus.topics.event(SERVICE, self._bar, "configured"),
+                    new_event(
+                        id=new_id(),
+                        source=self._bus.client_id,
+                        type=event_type(SERVICE, "configured"),
+                        subject=self._bar,
+                        data=told,
+                    ),
+                )
+        return {"pumps": told.pumps, "sec_per_liter": told.sec_per_liter}
 
     async def _state(self, request: Request, body: Ask) -> Answer:
-        async with self._kept.bars.lock:
-            await self._machine.prepare()
+        with _now_or_never("known"):
+            async with self._kept.bars.lock:
+                await self._machine.prepare()
         return {"bar": self._machine.state()}
 
     async def _history(self, request: Request, body: Ask) -> Answer:
-        async with self._kept.bars.lock:
-            await self._machine.prepare()
-        return {"runs": await self._kept.history(skip=body.skip, limit=body.limit)}
+        with _now_or_never("known"):
+            async with self._kept.bars.lock:
+                await self._machine.prepare()
+            return {"runs": await self._kept.history(skip=body.skip, limit=body.limit)}
+
+
+@contextlib.contextmanager
+def _now_or_never(done: str) -> Iterator[None]:
+    """Who asks is told at once that nothing is ``done``; a command that waited would act late."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Rejected("unavailable", f"the store is away: nothing is {done}") from error

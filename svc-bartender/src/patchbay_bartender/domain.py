@@ -156,7 +156,7 @@ class BartenderDomain:
         what they do."""
         async with self.kept.bars.lock:
             await self.prepare()
-            self.watch.connected(self._time())
+            self.watch.heard_again(self._time())
             self.publish_state()
             self._publisher.flush([self.kept.bar])
             self._orders.ask()
@@ -168,7 +168,7 @@ class BartenderDomain:
         if run is None:
             self.watch.over()
         elif self.watch.run_id != run.id:  # from before we were there, or a save that looked failed
-            self.watch.found(run, self._time())
+            self.watch.found(run, (now() - run.ordered_at).total_seconds(), self._time())
             self._orders.ask()
 
     async def _bury(self, message: Message) -> None:
@@ -190,9 +190,9 @@ class BartenderDomain:
             raise Rejected("pumps_offline", reason)
         self._count()
 
-    def stop_pumps(self, which: str | None) -> None:
+    def stop_pumps(self, which: str | None, told_at: float) -> None:
         """Tell the pumps to stop, this run or whatever they do."""
-        self._orders.stop(which)
+        self._orders.stop(which, told_at)
 
     def _current(self) -> Run | None:
         return self.kept.bar.state.run if self.kept.known else None
@@ -204,7 +204,7 @@ class BartenderDomain:
         run = self.kept.bar.state.run
         if state.run_id is not None and (run is None or run.id != state.run_id):
             self._log.error("the pumps do what nobody has ordered", run=state.run_id)
-            self.stop_pumps(state.run_id)
+            self.stop_pumps(state.run_id, self._time())
         elif run is not None and state.run_id == run.id:
             self.watch.runs(state.remaining, self._time())
             self.publish_state()
@@ -234,6 +234,7 @@ class BartenderDomain:
                         bar.apply(event)
                 await self.keep(effects)
             except BaseException:
+                self.watch.heard_again(self._time())  # what they say is here, and comes again
                 # The bar has taken in what is not kept: else it would count as known next time.
                 self.kept.bars.doubt([bar.id])
                 raise
@@ -326,9 +327,15 @@ class BartenderDomain:
             try:
                 await self._tick()
             except Unavailable as error:
+                self.watch.heard_again(self._time())  # else a run is given up that has ended well
                 self._log.warning("time stands still", why=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._log.error("tick failed", exc_info=error)
+
+    @property
+    def _overdue(self) -> bool:
+        """Not while there is word of the pumps that nobody has looked at."""
+        return not self.inbox.waiting and self.watch.overdue(self._time())
 
     async def _tick(self) -> None:
         """Give up what nobody can say anything of; forget what the broker has confirmed."""
@@ -336,14 +343,14 @@ class BartenderDomain:
             return
         if not self.presence.online:
             self.watch.away(self._time())
-        if not self.watch.overdue(self._time()) and not self.kept.bar.pruned:
+        if not self._overdue and not self.kept.bar.pruned:
             return
         async with self.kept.bars.lock:
             await self.prepare()
             bar = self.kept.bar
-            if self.watch.overdue(self._time()):
+            if self._overdue:
                 code, reason = self.watch.why
-                self.stop_pumps(self.watch.run_id)
+                self.stop_pumps(self.watch.run_id, self._time())
                 await self.keep(rules.give_up(bar.state, code, reason, now()))
             elif bar.pruned:
                 await self.kept.bars.save([bar])

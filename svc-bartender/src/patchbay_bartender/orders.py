@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 
@@ -33,7 +34,9 @@ class Orders:
         self._current = current
         self._clock = new_id()
         """Names the clock that orders tell: the monotonic one, as this process reads it."""
+        self._ordered_at = 0.0
         self._stopping: str | None = None
+        self._stopped_at = -math.inf
         self._log = structlog.get_logger("orders").bind(instance=bus.client_id)
         bus.listen(bus.topics.event(SERVICE, self._device, "asked"), self._asked)
 
@@ -42,7 +45,7 @@ class Orders:
 
         ``ordered_at`` is when it was asked for, on the loop's clock, which is the monotonic one.
         """
-        self._stopping = None
+        self._ordered_at = ordered_at
         order = messages.Run(
             run_id=run.id, ordered_at=ordered_at, clock=self._clock, seconds=run.seconds
         )
@@ -60,11 +63,14 @@ class Orders:
         sent()
         return await heard not in (None, NO_SUBSCRIBER)
 
-    def stop(self, which: str | None) -> None:
-        """Stop this run, or whatever the pumps do. One that has not begun is not confirmed."""
-        run = self._current()
-        if run is not None and which in (None, run.id):
-            self._stopping = run.id
+    def stop(self, which: str | None, told_at: float) -> None:
+        """Stop this run, or whatever the pumps do. One that has not begun is not confirmed, nor,
+        when all are stopped, one that was asked for before ``told_at``, on the loop's clock, and is
+        being saved."""
+        if which is None:
+            self._stopped_at = told_at
+        else:
+            self._stopping = which
         self._tell("stop", Stop(run_id=which))
 
     def ask(self) -> None:
@@ -80,8 +86,12 @@ class Orders:
             self._bus.dead_letter(SERVICE, str(error), message.payload, topic=message.topic)
             return
         run = self._current()
-        if message.late or run is None or run.id != asked.run_id or self._stopping == run.id:
+        if message.late or run is None or run.id != asked.run_id:
             self._log.warning("not confirmed", run=asked.run_id)
+            return
+        if self._stopping == run.id or self._ordered_at <= self._stopped_at:
+            self._log.warning("stopped before it began", run=run.id)
+            self._tell("stop", Stop(run_id=run.id))  # the first may have come before the order
             return
         self._tell("confirm", Confirm(asked.run_id, asked.nonce, self._clock, time.monotonic()))
 

@@ -90,13 +90,14 @@ def blend(
         pump = bar.pumps[_pump(bar, name)]
         if not _finite(ratio) or not 0 <= ratio <= 1:
             raise Rejected("bad_ratio", f"the ratio of pump {name} is not in 0.0 to 1.0")
-        if not ratio:
+        wanted_s = round(float(ratio * cup * sec_per_liter * pump.speed_ratio), 4)
+        if not wanted_s:  # also a slider's 5.5e-17
             continue
         if not pump.enabled:
             raise Rejected("pump_disabled", f"pump {name} is disabled")
-        seconds[name] = round(float(ratio * cup * sec_per_liter * pump.speed_ratio), 4)
+        seconds[name] = wanted_s
         millilitres[name] = round(float(ratio * cup * 1000), 3)
-    if not seconds or not min(seconds.values()):
+    if not seconds:
         raise Rejected("nothing_to_do", "a blend of zero seconds")
     _not_too_long(seconds, limits)
     return Run(

@@ -55,8 +55,9 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     start_deadline_s: Annotated[float, Meta(gt=0, le=30)] = 2.0
     """What was ordered longer ago is not begun: nobody stands there with a cup any more."""
 
-    watchdog_s: Annotated[float, Meta(ge=0.1, le=10)] = 0.5
-    """A pumps' process whose loop does nothing for so long cannot be told to stop: all goes off."""
+    watchdog_s: Annotated[float, Meta(ge=0.3, le=10)] = 0.5
+    """A pumps' process whose loop does nothing for so long cannot be told to stop: all goes off.
+    The loop says that it turns every tenth of a second."""
 
     lost_after_s: Seconds = 5.0
     """A run whose pumps are away for so long has failed: a killed edge is back within two."""

@@ -43,10 +43,12 @@ class Watch:
         self._startable_until = now + self._start_deadline_s
         self._give_up_at, self.why = self._startable_until + ANSWER_S, NOT_STARTED
 
-    def found(self, run: Run, now: float) -> None:
-        """It stands in the store, from before we were there: only the pumps know of it. If they
-        have not begun it they never will, since nobody confirms it."""
+    def found(self, run: Run, passed_s: float, now: float) -> None:
+        """It stands in the store, from before we were there, ordered so long ago by the wall clock:
+        only the pumps know of it. If they have not begun it they never will, since nobody confirms
+        it."""
         self._begin(run, now)
+        self._end_at -= min(max(0.0, passed_s), run.total_s)
         self._startable_until = now
         self._give_up_at, self.why = now + LISTEN_S, SILENT
 
@@ -74,8 +76,9 @@ class Watch:
             if soon < self._give_up_at:
                 self._give_up_at, self.why = soon, LOST
 
-    def connected(self, now: float) -> None:
-        """We are back at the broker: who has something to say gets the time to say it."""
+    def heard_again(self, now: float) -> None:
+        """We are back at the broker, or at the store: who has something to say gets the time to
+        say it."""
         self._away = False
         self._give_up_at = max(self._give_up_at, now + LISTEN_S)
 

@@ -62,6 +62,8 @@ class Outbox:
     ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come. ``form``: how
     events are encoded, in the file and on the bus. ``sheds``: names of events of which the oldest
     are given up when it is full, for an edge that cannot refuse its device; ``shed`` counts them.
+    ``busy``: while it says so, nothing is committed merely to forget what is acknowledged, for an
+    edge whose loop must not wait for a disk just then.
     Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
@@ -79,6 +81,7 @@ class Outbox:
         gather_rows: int = GATHER_ROWS,
         form: Form = JSON_FORM,
         sheds: Collection[str] = (),
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         if sheds and not in_order:
             raise ValueError("only what is taken in order can be given up")
@@ -89,6 +92,7 @@ class Outbox:
         self._gather_s = gather_s
         self._gather_rows = gather_rows
         self._form = form
+        self._busy = busy
         self._sheds = {event_type(service, name) for name in sheds}
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
@@ -311,7 +315,9 @@ class Outbox:
 
     def _forget(self) -> None:
         self._forgetting = None
-        if self._owes:
+        if self._busy():
+            self._forget_soon()
+        elif self._owes:
             self._schedule()
 
 

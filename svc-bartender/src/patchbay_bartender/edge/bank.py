@@ -43,6 +43,7 @@ class Bank:
         self._since: dict[int, float] = {}
         self._due: dict[int, float] = {}
         self._ran: dict[int, float] = {}
+        self._cut_off = ""
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -84,6 +85,13 @@ class Bank:
         with self._lock:
             return dict(self._ran)
 
+    @property
+    def cut_off(self) -> str:
+        """Why the pumps of the last `start` were stopped before their time; empty if they were not,
+        or nobody has said why."""
+        with self._lock:
+            return self._cut_off
+
     def remaining(self) -> float:
         """Seconds until all are off."""
         with self._lock:
@@ -98,6 +106,7 @@ class Bank:
             if self._due:
                 raise RuntimeError("pumps are on")
             self._ran = {}
+            self._cut_off = ""
             try:
                 for pump, wanted in seconds.items():
                     now = self.clock()
@@ -118,10 +127,12 @@ class Bank:
                 self._off(pump)
             return over
 
-    def stop(self) -> list[int]:
+    def stop(self, why: str = "") -> list[int]:
         """Switch all off, now. Returns what was on."""
         with self._lock:
             was = sorted(self._due)
+            if was:
+                self._cut_off = why
             self._all_off()
             return was
 

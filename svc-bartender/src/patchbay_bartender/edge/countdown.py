@@ -12,6 +12,10 @@ from typing import Final
 
 from patchbay_bartender.messages import CLOSE_S, whole_seconds
 
+ROUGH_S: Final = 1.5
+"""Whole seconds, rounded up and some time on their way, are no better: what differs by less from
+what we know changes nothing. It is said every second, so that in this time we hear of it."""
+
 SILENCE_S: Final = 3.0
 """So long after its time a run of which nobody says anything is over for GUIs: a killed scheduler
 is back by then."""
@@ -49,6 +53,20 @@ class Countdown:
             self._tick()
         elif abs(end_at - self._end_at) > CLOSE_S:
             self._end_at = end_at
+            self._wait()
+
+    def about(self, run: str, seconds: int) -> None:
+        """This run takes so many whole seconds from now, rounded up."""
+        if run != self._run or abs(self._loop.time() + seconds - self._end_at) > ROUGH_S:
+            self.busy(run, seconds)
+
+    def found(self, run: str, at_most_s: float) -> None:
+        """This run was under way some time ago, and took so long then. It is said only if nobody
+        says better."""
+        if run not in (self._run, self._over):
+            self._cancel()
+            now = self._loop.time()
+            self._run, self._end_at, self._next_at = run, now + at_most_s, now + ROUGH_S
             self._wait()
 
     def idle(self) -> None:

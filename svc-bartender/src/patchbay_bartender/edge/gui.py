@@ -174,6 +174,8 @@ class GuiEdge:
         self.state = state
         if state.run_id is None:
             self.countdown.idle()
+        elif message.retain:  # as old as it may be
+            self.countdown.found(state.run_id, state.remaining)
         else:
             self.countdown.busy(state.run_id, state.remaining)
 
@@ -181,11 +183,7 @@ class GuiEdge:
         message.ack()
         with contextlib.suppress(msgspec.DecodeError):
             progress = decode(_progress, message.payload)
-            current = self.state
-            if (
-                current is None or current.run_id != progress.run_id
-            ):  # the state was lost on the way
-                self.countdown.busy(progress.run_id, progress.remaining)
+            self.countdown.about(progress.run_id, progress.remaining)
 
     def _configured(self, message: Message) -> None:
         message.ack()

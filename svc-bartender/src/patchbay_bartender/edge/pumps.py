@@ -74,6 +74,7 @@ async def run(unit: Unit) -> None:
             synchronous=settings.outbox_synchronous,
             max_rows=settings.outbox_max_rows,
             max_bytes=settings.outbox_max_bytes,
+            busy=lambda: bool(bank.on),  # a card that takes its time would wake the watchdog
         ) as outbox:
             with PumpsEdge(unit.bus, outbox, bank, settings, unit.fail) as edge:
                 unit.info_sources["backlog"] = lambda: outbox.waiting
@@ -268,12 +269,12 @@ class PumpsEdge:
         self._current = current
         begun = Begun(run_id=run.run_id, seconds=run.seconds, at=self._bank.clock(), boot=boot_id())
         self._runs.begin(begun)
-        self._outbox.after_commit(self._noted)
+        self._outbox.after_commit(lambda ok: self._noted(current, ok))
 
-    def _noted(self, ok: bool) -> None:
-        """It is on disk, so it will never be begun again: pumps on, unless it is too late now."""
-        current = self._current
-        if current is None:
+    def _noted(self, current: _Current, ok: bool) -> None:
+        """It is on disk, so it will never be begun again: pumps on, unless it is too late now, or
+        it was stopped meanwhile."""
+        if current is not self._current:
             return
         if not ok:
             self._current = None
@@ -310,6 +311,8 @@ class PumpsEdge:
         if due is not None:
             wait_s = max(SHORTEST_WAIT_S, due - self._bank.clock())
             self._timer = self._loop.call_later(wait_s, self._turn)
+        elif cut_off := self._bank.cut_off:  # its bark is still to come
+            self._finish("failed", cut_off)
         else:
             self._finish("done", "")
 
@@ -323,7 +326,11 @@ class PumpsEdge:
 
     def _barked(self, reason: str) -> None:
         """In the watchdog's thread: everything is off."""
-        self._loop.call_soon_threadsafe(self._end, "failed", reason)
+        self._loop.call_soon_threadsafe(self._cut_off, self._run_id, reason)
+
+    def _cut_off(self, run_id: str | None, reason: str) -> None:
+        if run_id is not None and run_id == self._run_id:  # not the next one
+            self._end("failed", reason)
 
     # The end of a run
 

@@ -48,6 +48,8 @@ class Runs:
             self.cut_off = msgspec.json.decode(found[0], type=Begun)
         self.last: str | None = self.cut_off.run_id if self.cut_off else None
         """The last run that was begun, as far as this process knows."""
+        self._current = self.last
+        """The run of the note ``current``, if there is one."""
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._known
@@ -65,13 +67,15 @@ class Runs:
     def begin(self, begun: Begun) -> None:
         """It is begun once this is on disk."""
         self.remember(begun.run_id)
-        self.last = begun.run_id
+        self.last = self._current = begun.run_id
         self._outbox.note(_CURRENT, encode(begun))
 
-    def end(self) -> None:
-        """The current run is over."""
-        self.cut_off = None
-        self._outbox.note(_CURRENT, None)
+    def end(self, run_id: str) -> None:
+        """This run is over. It may be said again, also when another one is under way."""
+        if self.cut_off is not None and self.cut_off.run_id == run_id:
+            self.cut_off = None
+        if self._current == run_id:
+            self._outbox.note(_CURRENT, None)
 
 
 def estimate(begun: Begun, now: float, boot: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ The last line of a pin is its level. Whoever wants to know for how long it was o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -44,6 +45,8 @@ class SimulatedGpio:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._lines = len(changes(self._file))
         self._open()
+        if self._torn():
+            os.write(self._descriptor, b"\n")
         for pin in pins:
             self.output(pin, level)
 
@@ -62,6 +65,13 @@ class SimulatedGpio:
     def _open(self) -> None:
         self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
+    def _torn(self) -> bool:
+        """Is the last line cut short?"""
+        with self._file.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            return file.read() not in (b"", b"\n")
+
     def _begin_anew(self) -> None:
         """Only the levels that are: replaced whole, so that a reader always finds all pins."""
         new = self._file.with_suffix(".new")
@@ -76,14 +86,15 @@ class SimulatedGpio:
 
 
 def changes(file: Path) -> list[Change]:
-    """All changes in a file of simulated pins; none if there is no file. A torn last line, as a
-    power cut may leave it, is left out."""
+    """All changes in a file of simulated pins; none if there is no file. A line that a power
+    cut has torn or filled with rubbish is left out."""
     try:
-        lines = file.read_text().split("\n")[:-1]
+        lines = file.read_text(errors="replace").split("\n")[:-1]
     except FileNotFoundError:
         return []
     found = []
     for line in lines:
-        at, pin, level = line.split()
-        found.append(Change(float(at), int(pin), level == "1"))
+        with contextlib.suppress(ValueError):
+            at, pin, level = line.split()
+            found.append(Change(float(at), int(pin), level == "1"))
     return found

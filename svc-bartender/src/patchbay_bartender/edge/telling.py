@@ -77,16 +77,25 @@ class Telling:
         try:
             self._add(name, run_id, data)
         except OutboxFull as error:
-            self._log.error("an end is not written down yet", run=run_id, why=str(error))
-            if not self._leaving:
-                loop = asyncio.get_running_loop()
-                loop.call_later(RETRY_S, self._record, name, run_id, data)
+            self._record_later(name, run_id, data, str(error))
             return
         if name == "finished":
-            self._runs.end()
+            self._runs.end(run_id)
         else:
             self._runs.remember(run_id)
-        self._outbox.after_commit(lambda _ok: self._told())
+
+        def committed(ok: bool) -> None:
+            if not ok:
+                self._record_later(name, run_id, data, "the commit has failed")
+            self._told()
+
+        self._outbox.after_commit(committed)
+
+    def _record_later(self, name: str, run_id: str, data: Any, why: str) -> None:
+        self._log.error("an end is not written down yet", run=run_id, why=why)
+        if not self._leaving:
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_S, self._record, name, run_id, data)
 
     def _add(self, name: str, run_id: str, data: Any) -> None:
         self._outbox.add(

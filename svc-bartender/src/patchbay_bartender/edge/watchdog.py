@@ -68,8 +68,10 @@ class Watchdog:
     def look(self) -> str:
         """Look once, and do what has to be done. Returns why it barked, or nothing."""
         silent_s = self._bank.clock() - self._beat_at
-        if silent_s > self._limit_s and self._bank.stop():
-            return f"the event loop was blocked for {silent_s:.1f} s"
+        if silent_s > self._limit_s:
+            reason = f"the event loop was blocked for {silent_s:.1f} s"
+            if self._bank.stop(reason):
+                return reason
         self._bank.sweep()
         return ""
 
