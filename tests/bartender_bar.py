@@ -13,7 +13,7 @@ from patchbay.log import get_logger
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import MakeBus, until
+from patchbay.testing import PATIENCE_S, MakeBus, until
 from patchbay.websocket import Limits, WebSocketServer
 from patchbay_bartender.domain import BartenderDomain
 from patchbay_bartender.edge.bank import Bank
@@ -104,7 +104,7 @@ class House:
     async def start(self) -> None:
         """Start everything, and wait until the scheduler sees the pumps."""
         self.watcher.start()
-        await self.watcher.wait_connected(10)
+        await self.watcher.wait_connected(PATIENCE_S)
         await self.start_pumps()
         await self.start_domain()
         await self.start_gui()
@@ -120,7 +120,7 @@ class House:
         )
         bus.start()
         await bus.set_ready()
-        await bus.wait_online(10)
+        await bus.wait_online(PATIENCE_S)
 
     async def start_pumps(self) -> None:
         stack = self._stacks["pumps"] = contextlib.AsyncExitStack()
@@ -144,7 +144,7 @@ class House:
         )
         bus.start()
         await bus.set_ready()
-        await bus.wait_online(10)
+        await bus.wait_online(PATIENCE_S)
 
     async def start_gui(self) -> None:
         stack = self._stacks["gui"] = contextlib.AsyncExitStack()
@@ -163,7 +163,7 @@ class House:
         self.port = server.port
         bus.start()
         await bus.set_ready()
-        await bus.wait_online(10)
+        await bus.wait_online(PATIENCE_S)
 
     async def stop(self, part: str) -> None:
         """End ``domain``, ``pumps`` or ``gui`` as a unit ends."""

@@ -29,6 +29,7 @@ from patchbay.messages import UnitInfo, encode
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
 from patchbay.testing import (
+    PATIENCE_S,
     Part,
     broker_settings,
     eventually,
@@ -42,7 +43,6 @@ from patchbay_locker.simulator import Behaviour, Board
 from patchbay_locker.wire import Answer
 
 HOST = "test"
-ASK_TIMEOUT_S = 30.0
 STEADY = Behaviour()
 
 
@@ -139,7 +139,7 @@ class House:
         try:
             await self.start(self.broker, self.store)
             self.bus.start()
-            await self.bus.wait_connected(ASK_TIMEOUT_S)
+            await self.bus.wait_connected(PATIENCE_S)
             await self.start(self.edge, self.domain)
             await self.online(self.edge)
             await self.online(self.domain)
@@ -181,11 +181,11 @@ class House:
             said = self.status.get(unit.instance)
             return said == "online" and self._pids.get(unit.instance) == unit.pid
 
-        await until(is_online, ASK_TIMEOUT_S)
+        await until(is_online)
 
     async def offline(self, unit: UnitPart) -> None:
         """Wait until its status says ``offline``."""
-        await until(lambda: self.status.get(unit.instance) == "offline", ASK_TIMEOUT_S)
+        await until(lambda: self.status.get(unit.instance) == "offline")
 
     def empty_the_store(self) -> None:
         """All that the store (not running) has kept is gone."""
@@ -208,7 +208,7 @@ class House:
     async def ask(self, board: str, command: str, **body: object) -> dict[str, Any]:
         """Send a command as an MQTT client does, and return the answer. Raises Rejected."""
         topic = self.topics.command("locker", device_id(board), command)
-        payload = await self.bus.request(topic, encode(body), timeout_s=ASK_TIMEOUT_S)
+        payload = await self.bus.request(topic, encode(body), timeout_s=PATIENCE_S)
         answer: dict[str, Any] = msgspec.json.decode(payload)
         if not answer["ok"]:
             raise Rejected(answer["error"]["code"], answer["error"]["message"])
@@ -219,7 +219,7 @@ class House:
         await self.persisted([board])
         for cell, code in codes.items():
             await self.ask(board.id, "assign", cell=cell, minutes=minutes, code=code)
-        await eventually(lambda: lists(board, codes), ASK_TIMEOUT_S)
+        await eventually(lambda: lists(board, codes))
 
     # The store
 
@@ -239,7 +239,7 @@ class House:
             found = await self.kept.find("boards", {"_id": {"$in": sorted(wanted)}})
             return {one["_id"]: one["send"] for one in found} == wanted
 
-        await eventually(all_are_there, 60)
+        await eventually(all_are_there)
 
     async def quiet(self) -> None:
         """Wait until the broker has confirmed every event that follows from what is kept."""
@@ -290,7 +290,7 @@ class Line:
 
     async def hear(self) -> bytes:
         """The next answer, whole. Raises TimeoutError."""
-        async with asyncio.timeout(ASK_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._reader.readuntil(b"CLOSE\n")
 
 

@@ -14,7 +14,7 @@ from patchbay.log import get_logger
 from patchbay.messages import encode
 from patchbay.net import Limits, Server
 from patchbay.store import Store
-from patchbay.testing import MakeBus, free_port, until
+from patchbay.testing import PATIENCE_S, MakeBus, free_port, until
 from patchbay.websocket import Limits as PageLimits
 from patchbay.websocket import WebSocketServer
 from patchbay_lantern.commands import COMMANDS, Registry
@@ -26,8 +26,6 @@ from patchbay_lantern.messages import ALL, SERVICE
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.store import LanternStore
 
-DEADLINE_S = 20.0
-
 
 class Wire:
     """A lantern's end of a connection, for tests that look at the bytes."""
@@ -38,12 +36,12 @@ class Wire:
 
     async def hears(self, data: bytes) -> None:
         """The next bytes must be these."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert await self.reader.readexactly(len(data)) == data
 
     async def rest(self) -> bytes:
         """What still comes until the connection ends."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read()
             except ConnectionResetError:
@@ -83,7 +81,7 @@ class House:
             self.watcher.listen(topics.event(SERVICE, ALL, "+"), self._event)
             self.watcher.listen(topics.state(SERVICE, ALL), self._stated)
             self.watcher.start()
-            await self.watcher.wait_connected(DEADLINE_S)
+            await self.watcher.wait_connected(PATIENCE_S)
         for part in parts or ("tlv", "api", "page", "domain"):
             name, _, instance = part.partition("-")
             stack = self._stacks[part] = contextlib.AsyncExitStack()
@@ -94,7 +92,7 @@ class House:
             await getattr(self, f"_start_{name}")(bus, stack)
             bus.start()
             await bus.set_ready()
-            await bus.wait_online(DEADLINE_S)
+            await bus.wait_online(PATIENCE_S)
 
     async def stop(self, *parts: str) -> None:
         """Stop these parts, or all."""
@@ -145,7 +143,7 @@ class House:
     async def ask(self, name: str, **body: Any) -> dict[str, Any]:
         """A command on the bus, and its whole answer."""
         topic = self.watcher.topics.command(SERVICE, ALL, name)
-        payload = await self.watcher.request(topic, encode(body), timeout_s=DEADLINE_S)
+        payload = await self.watcher.request(topic, encode(body), timeout_s=PATIENCE_S)
         answer: dict[str, Any] = json.loads(payload)
         return answer
 

@@ -21,7 +21,7 @@ from patchbay.messages import Event, decode_events, encode, new_event, now, rfc3
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
-from patchbay.testing import MakeBus, until
+from patchbay.testing import PATIENCE_S, MakeBus, until
 from patchbay.topics import Topics, device_id
 from patchbay_locker.board import Board, Rental
 from patchbay_locker.domain import LockerDomain
@@ -34,7 +34,6 @@ DOMAIN = "locker-domain-test"
 EDGE = "locker-edge-test"
 TOPICS = Topics()
 ANSWERS = TOPICS.reply("people")
-ASK_TIMEOUT_S = 30.0
 BOOT = 1_700_000_000
 GROUPS = [f"{row:08b}" for row in (0x5B, 0xFF, 0xB7, 0xFF, 0x9F, 0xFF, 0xB7, 0xFF)]
 """The locks of the worked case: cells 2, 4, 5, 7, 8, 9 and so on."""
@@ -94,7 +93,7 @@ class Office:
         self.outbox = await self._around.enter_async_context(Outbox(edge, "locker", self._file))
         for bus in (self.operator, self.listener, edge):
             bus.start()
-            await bus.wait_connected(10)
+            await bus.wait_connected(PATIENCE_S)
         return self
 
     async def __aexit__(
@@ -109,7 +108,7 @@ class Office:
     async def open(self, **settings: Any) -> None:
         """Start the domain on a session that the broker keeps, and wait until it is online."""
         await self.open_without_waiting(**settings)
-        await self.domain.bus.wait_online(20)
+        await self.domain.bus.wait_online(PATIENCE_S)
 
     async def open_without_waiting(self, **settings: Any) -> None:
         table = LockerSettings(**{"state_interval_s": 0.05, **settings})
@@ -159,7 +158,7 @@ class Office:
     async def ask(self, command: str, *, board: str = "1953", **body: Any) -> dict[str, Any]:
         """The whole answer to a command."""
         topic = TOPICS.command("locker", device_id(board), command)
-        answer = await self.operator.request(topic, encode(body), timeout_s=ASK_TIMEOUT_S)
+        answer = await self.operator.request(topic, encode(body), timeout_s=PATIENCE_S)
         decoded: dict[str, Any] = json.loads(answer)
         return decoded
 

@@ -22,7 +22,7 @@ from patchbay.log import get_logger
 from patchbay.messages import Ack, Event, decode_events, encode
 from patchbay.net import Limits, Peer, Server
 from patchbay.outbox import Outbox
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay.topics import Topics, device_id
 from patchbay_locker.edge import BoardSession, LockerEdge
 from patchbay_locker.messages import Report
@@ -31,7 +31,6 @@ from patchbay_locker.wire import Request, encode_request
 EDGE = "locker-edge-x"
 DOMAIN = "locker-domain-x"
 TOPICS = Topics()
-ANSWER_TIMEOUT_S = 15.0
 LATER = "2099-01-01T00:00:00.000Z"
 
 GROUPS = "01011011,11111111,10110111,11111111,10011111,11111111,10110111,11111111"
@@ -82,7 +81,7 @@ class Line:
 
     async def hear(self) -> bytes:
         """The next answer, whole."""
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._reader.readuntil(b"CLOSE\n")
 
     async def ask(self, data: bytes) -> bytes:
@@ -91,7 +90,7 @@ class Line:
 
     async def rest(self) -> bytes:
         """All that comes until the edge closes the connection."""
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionResetError):
                 return await self._reader.read()
         return b""

@@ -19,12 +19,11 @@ from patchbay.access.users import Wanted, make_users
 from patchbay.bus import Bus, Message
 from patchbay.errors import Rejected
 from patchbay.services import discover
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay.topics import matches
 from tests.secure import TESTER, SecureBroker
 
 NOT_AUTHORIZED = 0x87
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ async def test_a_user_publishes_where_it_may_and_nowhere_else(
 ) -> None:
     grants = secure.grants()
     async with secure.bus(user) as bus:
-        await bus.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
         for topic in topics(grants):
             code = await bus.publish(topic, b"")
             allowed = may(grants[user].publish, topic)
@@ -85,13 +84,13 @@ async def test_a_user_is_sent_what_it_may_read_and_nothing_else(
     bus, tester = secure.bus(user), secure.bus(TESTER)
     bus.listen("patchbay/#", hear)
     async with bus, tester:
-        await bus.wait_connected(WAIT_S)
-        await tester.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
+        await tester.wait_connected(PATIENCE_S)
         last = f"patchbay/reply/{user}"
         sent = [topic for topic in topics(grants) if topic != last]
         for topic in [*sent, last]:
             assert await tester.publish(topic, b"from the tester") in (0, 0x10)
-        await until(lambda: last in seen, WAIT_S)
+        await until(lambda: last in seen)
     expected = {topic for topic in [*sent, last] if may(grants[user].subscribe, topic)}
     assert seen == expected
 
@@ -121,9 +120,9 @@ def test_every_filter_of_a_service_stays_below_its_own_name() -> None:
 
 async def test_a_viewer_who_sends_a_command_is_told_that_it_may_not(secure: SecureBroker) -> None:
     async with secure.bus("viewer") as bus:
-        await bus.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
         with pytest.raises(Rejected, match="not_allowed"):
-            await bus.request("patchbay/locker/1953/cmd/assign", b"{}", timeout_s=WAIT_S)
+            await bus.request("patchbay/locker/1953/cmd/assign", b"{}", timeout_s=PATIENCE_S)
 
 
 async def refusal(bus: Bus) -> str:
@@ -140,7 +139,7 @@ async def refusal(bus: Bus) -> str:
                 said.set_result(event)
 
     bus.log = Listener()
-    async with bus, asyncio.timeout(WAIT_S):
+    async with bus, asyncio.timeout(PATIENCE_S):
         return await said
 
 
@@ -173,7 +172,7 @@ async def test_what_a_domain_tells_its_edges_no_person_does(
     secure: SecureBroker, topic: str
 ) -> None:
     async with secure.bus("operator") as bus:
-        await bus.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
         assert await bus.publish(f"patchbay/{topic}", b"{}") == NOT_AUTHORIZED
         assert await bus.publish("patchbay/bartender/bar-pumps/cmd/stop", b"{}") in (0, 0x10)
 
@@ -181,7 +180,7 @@ async def test_what_a_domain_tells_its_edges_no_person_does(
 async def test_passwords_and_rules_hold_on_loopback_too(secure: SecureBroker) -> None:
     plain = {"tls": False, "ca_file": None, "port": secure.plain_port}
     async with secure.bus("viewer", **plain) as bus:
-        await bus.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
         assert await bus.publish("patchbay/locker/1/cmd/open", b"") == NOT_AUTHORIZED
     bus = secure.bus("viewer", password="guessed", **plain)
     assert await refusal(bus) == "the broker refuses us: Not authorized"
@@ -220,7 +219,7 @@ async def test_a_certificate_that_has_ended_is_not_trusted(tmp_path: Path) -> No
 
 async def test_who_says_another_units_client_id_does_not_throw_it_out(secure: SecureBroker) -> None:
     async with secure.bus("locker-edge-test") as unit:
-        await unit.wait_connected(WAIT_S)
+        await unit.wait_connected(PATIENCE_S)
         for thief, password in [("viewer", None), ("allocator-domain-test", None), ("x", "y")]:
             bus = secure.bus(
                 "viewer",
@@ -235,8 +234,8 @@ async def test_who_says_another_units_client_id_does_not_throw_it_out(secure: Se
 
 async def test_a_person_has_several_connections_at_once(secure: SecureBroker) -> None:
     async with secure.bus("operator") as one, secure.bus("operator.2") as two:
-        await one.wait_connected(WAIT_S)
-        await two.wait_connected(WAIT_S)
+        await one.wait_connected(PATIENCE_S)
+        await two.wait_connected(PATIENCE_S)
         assert await one.publish("patchbay/locker/all/cmd/boards", b"{}") in (0, 0x10)
         assert await two.publish("patchbay/locker/all/cmd/boards", b"{}") in (0, 0x10)
         assert (one.reconnects, two.reconnects) == (0, 0)
@@ -247,9 +246,9 @@ def test_the_c_clients_get_in_with_the_same_files(secure: SecureBroker) -> None:
     options = ["-p", str(secure.port), "--cafile", ca, "-u", "operator"]
     topic = ["-t", "patchbay/locker/1953/cmd/state", "-m", "{}", "-q", "1", "-V", "5"]
     good = ["mosquitto_pub", *options, "-P", secure.password("operator"), *topic]
-    assert subprocess.run(good, timeout=WAIT_S, check=False).returncode == 0
+    assert subprocess.run(good, timeout=PATIENCE_S, check=False).returncode == 0
     bad = ["mosquitto_pub", *options, "-P", "guessed", *topic]
-    refused = subprocess.run(bad, timeout=WAIT_S, check=False, capture_output=True)
+    refused = subprocess.run(bad, timeout=PATIENCE_S, check=False, capture_output=True)
     assert refused.returncode != 0
     assert b"Not authorized" in refused.stderr
 
@@ -261,14 +260,14 @@ async def test_mosquitto_takes_over_who_is_new_and_who_is_gone_when_it_is_told(
     broker.start()
     try:
         async with broker.bus("viewer") as gone:
-            await gone.wait_connected(WAIT_S)
+            await gone.wait_connected(PATIENCE_S)
             wanted = Wanted(instances=("locker-edge-pi2",), removed=("viewer",))
             make_users(broker.secrets, broker.services, wanted)
             os.kill(broker.pid, signal.SIGHUP)
             async with broker.bus("locker-edge-pi2") as new:
-                await new.wait_connected(WAIT_S)
+                await new.wait_connected(PATIENCE_S)
                 assert await new.publish("patchbay/locker/1/event/report", b"") in (0, 0x10)
-            await until(lambda: not gone.connected, WAIT_S)
+            await until(lambda: not gone.connected)
     finally:
         broker.stop()
 
@@ -286,9 +285,9 @@ async def test_a_member_of_a_group_is_sent_what_it_may_read_and_nothing_else(
     bus, tester = secure.bus("allocator-domain-test"), secure.bus(TESTER)
     bus.listen("$share/replicas/patchbay/allocator/+/event/+", hear)
     async with bus, tester:
-        await bus.wait_connected(WAIT_S)
-        await tester.wait_connected(WAIT_S)
+        await bus.wait_connected(PATIENCE_S)
+        await tester.wait_connected(PATIENCE_S)
         for name in ("changed", "requested"):
             await tester.publish(f"patchbay/allocator/x/event/{name}", b"")
-        await until(lambda: seen, WAIT_S)
+        await until(lambda: seen)
     assert seen == ["patchbay/allocator/x/event/requested"]

@@ -26,7 +26,6 @@ from tests.house import UnitPart, house_environ
 from tests.secure import SecureBroker
 
 DATABASE = "patchbay"
-WAIT_S = 60.0
 LANTERNS = 3
 """As many as the demo has."""
 
@@ -107,16 +106,16 @@ class SecureHouse:
         def all_are() -> bool:
             return all(self.statuses.get(unit.instance) == "online" for unit in self.units)
 
-        await until(all_are, WAIT_S)
+        await until(all_are)
 
     async def heard_of_each(self) -> None:
         """Wait for an event of each service's device. Lanterns only speak when they are told."""
-        await eventually(self.lanterns_are_lit, WAIT_S)
+        await eventually(self.lanterns_are_lit)
 
         def all_have() -> bool:
             return set(self.services) <= {topic.split("/")[1] for topic in self.events}
 
-        await until(all_have, WAIT_S)
+        await until(all_have)
 
     async def lanterns_are_lit(self) -> bool:
         """By the API: do all of the demo obey?"""
@@ -207,8 +206,8 @@ async def test_with_no_more_than_its_rights_every_unit_does_its_work(house: Secu
     await a_code_is_delivered(house)
     for unit in house.units:  # sessions, wills and retained messages have rights, too
         os.kill(unit.pid, signal.SIGTERM if unit.name.endswith("domain") else signal.SIGKILL)
-    await until(lambda: not any(unit.running for unit in house.units), WAIT_S)
-    await until(lambda: set(house.statuses.values()) == {"offline"}, WAIT_S)
+    await until(lambda: not any(unit.running for unit in house.units))
+    await until(lambda: set(house.statuses.values()) == {"offline"})
     house.events.clear()
     for unit in house.units:
         unit.spawn()
@@ -230,11 +229,11 @@ async def a_code_is_delivered(house: SecureHouse) -> None:
     async def there_is_a_board() -> bool:
         return bool((await house.run("locker", "boards"))["boards"])
 
-    await eventually(there_is_a_board, WAIT_S)
+    await eventually(there_is_a_board)
     [board, *_] = (await house.run("locker", "boards"))["boards"]
     rental = await house.run("locker", "assign", board["board"], "auto", "--minutes", "60")
     opened = f"patchbay/locker/{board['board']}/event/opened"
-    await until(lambda: opened in house.events, WAIT_S)
+    await until(lambda: opened in house.events)
     assert rental["cell"]
 
 

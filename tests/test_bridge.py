@@ -15,12 +15,11 @@ import pytest
 from patchbay.access.conf import CONFIGURATION
 from patchbay.bus import Message
 from patchbay.messages import UnitInfo, decode_events
-from patchbay.testing import eventually, free_port, store_part, until
+from patchbay.testing import PATIENCE_S, eventually, free_port, store_part, until
 from patchbay_locker.simulator import Board
 from tests.house import UnitPart, house_environ
 from tests.secure import SecureBroker
 
-WAIT_S = 60.0
 EDGE = "locker-edge-test"
 
 
@@ -81,7 +80,7 @@ class Outpost:
         ]
         clean = {key: text for key, text in os.environ.items() if not key.startswith("PATCHBAY_")}
         bridge = subprocess.run(
-            command, env=clean, capture_output=True, text=True, check=True, timeout=60
+            command, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE_S
         ).stdout
         with (self.near.secrets.path / CONFIGURATION).open("a") as file:
             file.write(bridge)
@@ -90,7 +89,7 @@ class Outpost:
         for part in (self.broker, self.store, self.near):
             await asyncio.to_thread(part.start)
         self.bus.start()
-        await self.bus.wait_connected(WAIT_S)
+        await self.bus.wait_connected(PATIENCE_S)
         self.domain.spawn()
         await asyncio.to_thread(self.edge.start)
         return self
@@ -119,24 +118,24 @@ async def test_reports_and_codes_cross_the_bridge_and_wait_while_it_is_down(
     outpost: Outpost,
 ) -> None:
     board = Board("1953", outpost.edge.port)
-    await board.report(deadline_s=WAIT_S)  # a new board is answered when the domain has spoken
+    await board.report(deadline_s=PATIENCE_S)  # a new board is answered when the domain has spoken
 
     async def a_cell_is_rented() -> bool:
         body = b'{"cell": 1, "minutes": 60, "code": "1492"}'
         answer = await outpost.bus.request("patchbay/locker/1953/cmd/assign", body)
         return b'"ok":true' in answer
 
-    await eventually(a_cell_is_rented, WAIT_S)
+    await eventually(a_cell_is_rented)
 
     async def until_told() -> None:
         while 1 not in board.codes:
-            await board.report(deadline_s=WAIT_S)
+            await board.report(deadline_s=PATIENCE_S)
 
-    await asyncio.wait_for(until_told(), WAIT_S)
+    await asyncio.wait_for(until_told(), PATIENCE_S)
     outpost.broker.kill()
     before = board.send
     for _ in range(20):
-        await board.report(deadline_s=WAIT_S)  # answered: the edge knows the codes by itself
+        await board.report(deadline_s=PATIENCE_S)  # answered: the edge knows the codes by itself
     assert board.codes[1].code == "1492"
     await asyncio.to_thread(outpost.broker.start)
     wanted = {f"{send:010}" for send in range(before + 1, board.send + 1)}
@@ -144,7 +143,7 @@ async def test_reports_and_codes_cross_the_bridge_and_wait_while_it_is_down(
     def all_came() -> bool:
         return wanted <= {one.rpartition(":")[2] for one in outpost.reports}
 
-    await until(all_came, WAIT_S)
-    await until(lambda: outpost.backlog == 0, WAIT_S)
+    await until(all_came)
+    await until(lambda: outpost.backlog == 0)
     assert "Denied" not in outpost.broker.log.read_text()
     board.disconnect()

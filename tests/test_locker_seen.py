@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from patchbay.testing import until
-from tests.house import ASK_TIMEOUT_S, House, Line
+from tests.house import PATIENCE_S, House, Line
 
 REQUEST = (
     b"ACon_V1.0\r\nID=1953\r\nSEND=%d\r\nCONNECTION=1\r\nWIFI_STATE=0\r\nGSM_STATE=0\r\n"
@@ -47,7 +47,7 @@ class TheBoard:
 
     async def until_told(self, codes: bytes) -> None:
         """Report until the answer has these lines, and no other, between STATE and CLOSE."""
-        async with asyncio.timeout(ASK_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 answer = await self.report()
                 if answer == b"ACon_V1.0\nID=1953\nSEND=%d\nRESET=0\nSTATE=0\n%sCLOSE\n" % (
@@ -68,7 +68,7 @@ async def board(house: House) -> AsyncIterator[TheBoard]:
 
 
 async def until_known(house: House) -> None:
-    async with asyncio.timeout(ASK_TIMEOUT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not await house.documents("boards"):  # noqa: ASYNC110 - the store tells nobody
             await asyncio.sleep(0.02)
 
@@ -111,7 +111,7 @@ async def mosquitto_sub(house: House, pattern: str) -> AsyncIterator[Watcher]:
 
 async def said(house: House, heard: Callable[[], bool], topic: str) -> None:
     """Say something on a topic until it is heard: then the subscription stands."""
-    async with asyncio.timeout(ASK_TIMEOUT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not heard():
             await house.bus.publish(topic, b"here")
             await asyncio.sleep(0.02)
@@ -124,7 +124,7 @@ async def run(*command: str, environ: dict[str, str] | None = None) -> str:
         command,
         capture_output=True,
         text=True,
-        timeout=ASK_TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
         env=environ,
     )

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+from patchbay.testing import PATIENCE_S
 from tests.pages import ROOT
 
 
@@ -15,7 +16,7 @@ def pinned(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     return done.stdout
 
@@ -46,7 +47,7 @@ def test_an_unknown_package_is_said_and_exit_code_1() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     assert "no-such-package" in done.stderr

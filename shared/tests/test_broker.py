@@ -15,7 +15,7 @@ import pytest
 from patchbay import broker
 from patchbay.bus import Bus, Message
 from patchbay.errors import SettingsError
-from patchbay.testing import Part, broker_settings, free_port, mosquitto_part, until
+from patchbay.testing import PATIENCE_S, Part, broker_settings, free_port, mosquitto_part, until
 from patchbay.topics import Topics
 
 TOPICS = Topics()
@@ -38,7 +38,7 @@ async def keep_a_message(part: Part) -> Path:
     """Let mosquitto write a file with a retained message in it; returns the file."""
     part.start()
     async with make_bus(part) as bus:
-        await bus.wait_connected(10)
+        await bus.wait_connected(PATIENCE_S)
         await bus.publish(TOPIC, b"kept" * 100, retain=True)
     part.stop()
     return part.log.parent / broker.DATABASE
@@ -55,7 +55,7 @@ async def retained(part: Part) -> list[bytes]:
     bus = make_bus(part)
     bus.listen(TOPICS.state("locker", "+"), heard)
     async with bus:
-        await bus.wait_connected(10)
+        await bus.wait_connected(PATIENCE_S)
         await bus.publish(TOPICS.state("locker", "last"), b"last")
         await until(lambda: b"last" in seen)
     return seen[:-1]
@@ -161,7 +161,7 @@ def test_the_templates_are_installed_with_the_package(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert ran.stdout.startswith(str(tmp_path / "installed"))
     assert "listener 1883 127.0.0.1" in (tmp_path / "state/mosquitto.conf").read_text()

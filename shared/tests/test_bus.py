@@ -9,7 +9,7 @@ import pytest
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.testing import MakeBus, Part, Seen, broker_settings, pub, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, Seen, broker_settings, pub, until
 from patchbay.topics import Topics
 
 
@@ -128,7 +128,7 @@ async def test_after_a_killed_broker_it_subscribes_again_and_republishes_what_it
     mosquitto.kill()
     await until(lambda: not bus.connected)
     mosquitto.start()
-    await bus.wait_online(10)
+    await bus.wait_online(PATIENCE_S)
     assert hooks == [0, 1]
     assert bus.reconnects == 1
     other = make_bus("b")
@@ -210,7 +210,7 @@ async def test_two_clients_with_one_id_end_with_a_clear_error(mosquitto: Part) -
         twin.start()
     try:
         ends = [twin.failed for twin in twins if twin.failed is not None]
-        done, _ = await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ends, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         assert "instance id twin" in next(iter(done)).result()
     finally:
         for twin in twins:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from patchbay.testing import PATIENCE_S
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
@@ -27,7 +29,7 @@ def patchbay(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

@@ -16,7 +16,7 @@ import typer
 from patchbay.bus import Bus, Message
 from patchbay.cli.client import EVERY, System, ask, print_json, print_table, request
 from patchbay.errors import Rejected, Unavailable
-from patchbay.testing import MakeBus, Part, free_port
+from patchbay.testing import PATIENCE_S, MakeBus, Part, free_port
 
 
 class Turn(msgspec.Struct):
@@ -55,7 +55,7 @@ async def a_domain(bus: Bus, reply: bytes) -> list[tuple[str, bytes]]:
 
     bus.subscribe(bus.topics.command("gadget", "+", "+"), handle)
     bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(PATIENCE_S)
     return asked
 
 
@@ -107,7 +107,7 @@ async def test_a_request_lives_at_the_broker_as_long_as_somebody_waits(
     )
     heard = asyncio.create_task(listener.communicate())
     system = system_at(tmp_path, mosquitto.port, timeout_s=1.2)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not heard.done():
             with pytest.raises(Unavailable):
                 await request(system, "gadget", "mixer", "turn", Turn(3))

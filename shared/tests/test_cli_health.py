@@ -12,6 +12,7 @@ import pytest
 
 from patchbay.cli.health import main
 from patchbay.health import Heartbeat, heartbeat_file, instance_id, write_heartbeat
+from patchbay.testing import PATIENCE_S
 
 
 def beat(state: Path, unit: str = "locker.edge", name: str = "pi1", *, online: bool = True) -> None:
@@ -89,6 +90,6 @@ def test_it_loads_neither_typer_nor_the_settings(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "locker.edge: online\n[]\n"

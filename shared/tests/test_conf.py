@@ -12,7 +12,7 @@ from patchbay.access.certificates import make_certificates
 from patchbay.access.conf import write_configuration
 from patchbay.access.directory import Directory
 from patchbay.access.users import Wanted, make_users
-from patchbay.testing import Part, free_port
+from patchbay.testing import PATIENCE_S, Part, free_port
 
 
 def addresses(port: int) -> list[str]:
@@ -38,7 +38,7 @@ def test_the_plain_listener_is_on_loopback_only_and_that_with_tls_everywhere(
     part = Part("mosquitto", tmp_path, lambda: [broker.binary(), "-c", str(path)], tls)
     part.start()
     try:
-        with socket.create_connection(("127.0.0.1", plain), timeout=10):
+        with socket.create_connection(("127.0.0.1", plain), timeout=PATIENCE_S):
             pass
         assert addresses(plain) == ["0100007F"]
         assert "00000000" in addresses(tls)

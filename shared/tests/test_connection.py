@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from patchbay.errors import Unavailable
-from patchbay.testing import MakeBus, Part
+from patchbay.testing import PATIENCE_S, MakeBus, Part
 
 
 async def test_a_message_that_finds_the_connection_broken_is_settled_too(
@@ -14,7 +14,7 @@ async def test_a_message_that_finds_the_connection_broken_is_settled_too(
 ) -> None:
     bus = make_bus("teller")
     bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(PATIENCE_S)
     mosquitto.kill()  # nobody has noticed yet: the first who does may be who writes
     said = 0
     settled: list[int | None] = []

@@ -22,7 +22,7 @@ from patchbay.bus import Bus
 from patchbay.bus.credentials import credentials, tls_context
 from patchbay.errors import SettingsError
 from patchbay.settings import BrokerSettings
-from patchbay.testing import Part, free_port
+from patchbay.testing import PATIENCE_S, Part, free_port
 from patchbay.topics import Topics
 
 UNIT = "locker-edge-pi1"
@@ -128,7 +128,7 @@ async def test_a_broker_that_asks_for_a_certificate_is_shown_one(strict: tuple[P
         port=part.port, tls=True, ca_file=f"{place}/ca.crt", cert_file=f"{place}/ann.pem"
     )
     async with Bus(settings, client_id="ann", topics=Topics(), announce=False) as bus:
-        await bus.wait_connected(20)
+        await bus.wait_connected(PATIENCE_S)
         assert await bus.publish("patchbay/x/y/state", b"") in (0, 0x10)
 
 
@@ -153,7 +153,7 @@ async def test_a_password_file_that_comes_later_is_waited_for(
     bus = Bus(settings, client_id="ann", topics=Topics(), announce=False)
     bus.log = Listener()
     async with bus:
-        why = await asyncio.wait_for(refused, 20)
+        why = await asyncio.wait_for(refused, PATIENCE_S)
         assert why == f"[broker] password_file: {file}: No such file or directory"
         file.write_text("secret")
-        await bus.wait_connected(20)
+        await bus.wait_connected(PATIENCE_S)

@@ -66,7 +66,7 @@ async def test_a_disk_full_of_the_outbox_heals_when_its_events_are_acknowledged(
         assert len(kept) > 100
         domain = Domain(make_bus("tiny-domain-1"), in_order=in_order)
         domain.bus.start()
-        await until(lambda: outbox.waiting == 0 and not outbox.full, 60)
+        await until(lambda: outbox.waiting == 0 and not outbox.full)
         assert domain.ids == kept
         await domain.bus.stop()
         again = await _fill(outbox)

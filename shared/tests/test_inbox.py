@@ -18,7 +18,7 @@ from patchbay.inbox.watermarks import SOURCES
 from patchbay.messages import Ack, Event, batch, new_event
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import MakeBus, until
+from patchbay.testing import PATIENCE_S, MakeBus, until
 
 EDGE = "tiny-edge-1"
 ALONE = "patchbay/tiny/d1/event/said"
@@ -384,7 +384,7 @@ async def test_an_inbox_of_one_device_leaves_the_others_alone(
     inbox = Inbox(bus, store, SETTINGS, "tiny", ["said"], apply, device="d1")
     inbox.start()
     bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(PATIENCE_S)
     await edge.say(event(1, source="another"), topic="patchbay/tiny/d2/event/said")
     others = new_event(
         id="x",

@@ -19,7 +19,16 @@ from patchbay.log import get_logger
 from patchbay.metrics.endpoint import MAX_REQUEST, Metrics
 from patchbay.metrics.meter import Counters, UnitMeter
 from patchbay.outbox import Outbox
-from patchbay.testing import MakeBus, Part, Seen, broker_settings, eventually, free_port, until
+from patchbay.testing import (
+    PATIENCE_S,
+    MakeBus,
+    Part,
+    Seen,
+    broker_settings,
+    eventually,
+    free_port,
+    until,
+)
 from patchbay.topics import Topics
 
 LOG = get_logger("test")
@@ -77,7 +86,7 @@ async def measured(mosquitto: Part, tmp_path: Path) -> AsyncIterator[Measured]:
 async def ask(port: int, request: bytes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     return answer
 
@@ -87,7 +96,7 @@ async def test_messages_are_counted_by_what_they_are(measured: Measured) -> None
     measured.bus.subscribe("patchbay/gate/+/desired", seen.take)
     measured.bus.start()
     await measured.bus.set_ready()
-    await measured.bus.wait_online(20)
+    await measured.bus.wait_online(PATIENCE_S)
     for number in range(3):
         await measured.bus.publish("patchbay/gate/7/desired", b"%d" % number)
     await until(lambda: len(seen) == 3)
@@ -106,7 +115,7 @@ async def test_a_message_is_handled_when_it_is_acknowledged_and_not_before(
     held: list[Any] = []
     measured.bus.listen("patchbay/gate/+/cmd/+", held.append)
     async with measured.bus:
-        await measured.bus.wait_connected(20)
+        await measured.bus.wait_connected(PATIENCE_S)
         await measured.bus.publish("patchbay/gate/7/cmd/open", b"")
         await until(lambda: held)
         assert ("patchbay_message_handling_seconds_count", "cmd") not in await measured.numbers()
@@ -122,7 +131,7 @@ async def test_what_waits_in_the_outbox_and_for_how_long(measured: Measured) -> 
         measured.outbox.add("7", "passed", key=time, subject="7", time=time, data={})
     done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     measured.outbox.after_commit(done.set_result)
-    assert await asyncio.wait_for(done, 20)
+    assert await asyncio.wait_for(done, PATIENCE_S)
     numbers = await measured.numbers()
     assert numbers["patchbay_outbox_events", ""] == 2
     assert numbers["patchbay_outbox_oldest_age_seconds", ""] > 86_400 * 30
@@ -130,7 +139,7 @@ async def test_what_waits_in_the_outbox_and_for_how_long(measured: Measured) -> 
 
 async def test_reconnects_and_dead_letters_are_counted(measured: Measured, mosquitto: Part) -> None:
     measured.bus.start()
-    await measured.bus.wait_connected(20)
+    await measured.bus.wait_connected(PATIENCE_S)
     mosquitto.kill()
     await until(lambda: measured.bus.reconnects == 1)
     measured.bus.dead_letter("gate", "nonsense", b"x")
@@ -161,7 +170,7 @@ async def test_without_a_meter_nothing_is_wrapped(make_bus: MakeBus) -> None:
     taken: list[Any] = []
     bus.listen("patchbay/x/y/state", taken.append)
     async with bus:
-        await bus.wait_connected(20)
+        await bus.wait_connected(PATIENCE_S)
         await bus.publish("patchbay/x/y/state", b"")
         await until(lambda: taken)
     assert "acknowledged" not in taken[0].acknowledge.__qualname__
@@ -194,7 +203,7 @@ async def test_a_request_in_pieces_is_one(measured: Measured) -> None:
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(0)
-    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
+    assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).startswith(b"HTTP/1.1 200 OK")
     writer.close()
 
 
@@ -261,7 +270,7 @@ async def test_a_process_with_two_units_has_one_port_for_both(both_units: int) -
             return False
         return b'patchbay_online{instance_id="locker-edge-x",unit="locker.edge"} 1' in said
 
-    await eventually(the_edge_is_online, 30)
+    await eventually(the_edge_is_online)
     assert b'unit="locker.domain"' in said
     assert b"patchbay_outbox_events{" in said
     assert b"process_resident_memory_bytes " in said
@@ -271,6 +280,10 @@ async def test_a_process_with_two_units_has_one_port_for_both(both_units: int) -
 def test_switched_off_it_is_not_even_imported(tmp_path: Path) -> None:
     program = "import sys; import patchbay.runtime; print('prometheus_client' in sys.modules)"
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert ran.stdout == "False\n"

@@ -17,10 +17,9 @@ import uvloop
 from patchbay.errors import Unavailable
 from patchbay.log import get_logger
 from patchbay.net import Limits, Peer, Server
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 
 LOG = get_logger("test")
-DEADLINE_S = 10.0
 
 
 def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -84,7 +83,7 @@ async def house(**limits: Any) -> AsyncIterator[House]:
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """What still comes, until the server closes."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         try:
             return await reader.read()
         except ConnectionResetError:
@@ -403,7 +402,7 @@ async def test_a_session_that_wants_to_know_hears_that_its_peer_has_said_all() -
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"hello")
         writer.write_eof()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert await reader.read() == b"that was all: hello"
         writer.close()
 
@@ -419,7 +418,7 @@ async def test_who_only_listens_is_not_closed_for_its_silence() -> None:
         await until(lambda: server.timed_out == 1)
         await until(lambda: server.connections == 1)
         sessions[0].peer.write(b"still here")
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert await reader.readexactly(10) == b"still here"
         writer.close()
         silent.close()

@@ -119,7 +119,7 @@ async def test_nothing_is_lost_and_nothing_counts_twice(house: House) -> None:
     await asyncio.gather(*talking)
 
     async with Store(StoreSettings(database="tiny"), house.uri) as store:
-        await eventually(lambda: everything_is_persisted(store, devices), timeout_s=60)
+        await eventually(lambda: everything_is_persisted(store, devices))
         facts = await store.find("facts", {})
         counters = {one["_id"]: one for one in await store.find("counters", {})}
     assert sum(device.answered for device in devices) > 500

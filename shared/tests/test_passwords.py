@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchbay.access.passwords import draw, fits, hashed
+from patchbay.testing import PATIENCE_S
 
 
 def test_no_two_passwords_are_alike_and_each_fits_into_a_url() -> None:
@@ -38,7 +39,9 @@ def test_a_hash_is_read_as_mosquittos_own_program_writes_it(tmp_path: Path) -> N
     if program is None:
         pytest.skip("mosquitto_passwd is not installed")
     file = tmp_path / "passwords"
-    subprocess.run([program, "-b", "-c", str(file), "ann", "secret"], check=True, timeout=10)
+    subprocess.run(
+        [program, "-b", "-c", str(file), "ann", "secret"], check=True, timeout=PATIENCE_S
+    )
     name, _, theirs = file.read_text().strip().partition(":")
     assert name == "ann"
     assert fits("secret", theirs)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from patchbay.priority import BACKGROUND_NICE
+from patchbay.testing import PATIENCE_S
 
 STEP_BACK = """
 import os, subprocess, sys
@@ -32,7 +33,11 @@ print("goes on")
 
 def run(program: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     return done.stdout.split("\n")
 

@@ -17,7 +17,7 @@ from patchbay.outbox import Outbox
 from patchbay.outbox import ranges as ranges_module
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import MakeBus, Part, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, until
 from patchbay.topics import matches, shared
 
 INSTANCE = "tiny-edge-1"
@@ -57,7 +57,7 @@ class Replica:
     async def start(self) -> None:
         self.inbox.start()
         self.bus.start()
-        await self.bus.wait_connected(10)
+        await self.bus.wait_connected(PATIENCE_S)
 
     async def die(self) -> None:
         self.inbox._stopping = True
@@ -132,10 +132,10 @@ async def test_what_was_not_acknowledged_is_sent_by_the_next_process(
         say(outbox, *range(40))
         await asyncio.sleep(0)
         bus.start()
-        await bus.wait_connected(10)
+        await bus.wait_connected(PATIENCE_S)
         domain = make_bus("tiny-domain-0")
         domain.start()
-        await domain.wait_connected(10)
+        await domain.wait_connected(PATIENCE_S)
         ack = AckRanges(outbox.epoch, [(2, 5), (11, 11), (39, 40)])
         await domain.publish(domain.topics.ack(INSTANCE), encode(ack))
         await until(lambda: outbox.waiting == 33)
@@ -198,5 +198,5 @@ async def test_more_than_a_window_waits_its_turn(
     await asyncio.sleep(0)
     bus.start()
     await replicas[0].start()
-    await until(lambda: outbox.waiting == 0, 30)
+    await until(lambda: outbox.waiting == 0)
     assert set(replicas[0].taken) == {str(n) for n in range(2500)}

@@ -16,10 +16,9 @@ import pytest
 
 from patchbay import health
 from patchbay.runtime import main
-from patchbay.testing import MakeBus, Part, free_port, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, free_port, until
 
 TESTS = Path(__file__).parent
-DEADLINE_S = 30.0
 
 
 class Process:
@@ -49,7 +48,7 @@ class Process:
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     async def exit_code(self) -> int:
-        return await asyncio.to_thread(self.process.wait, DEADLINE_S)
+        return await asyncio.to_thread(self.process.wait, PATIENCE_S)
 
     async def told(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code after this signal."""

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from patchbay.sockets import peer_address, why_not_listening
+from patchbay.testing import PATIENCE_S
 
 ALLOW = """
 import resource, sys
@@ -29,7 +30,7 @@ def allowed(hard: int) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     return done.stdout.splitlines()
 

@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 from patchbay.errors import Unavailable
 from patchbay.settings import StoreSettings
 from patchbay.store import INSERT_BATCH, Inserter, Store, reaching
-from patchbay.testing import Part, store_part
+from patchbay.testing import PATIENCE_S, Part, store_part
 
 AWAY_S = 8.0
 """By then an operation has found out that the store is away (it looks for it for two seconds)."""
@@ -352,7 +352,7 @@ async def test_a_cancellation_that_the_driver_loses_ends_the_task_all_the_same()
     task = asyncio.create_task(lose())
     await reached.wait()
     task.cancel()
-    await asyncio.wait([task], timeout=10)
+    await asyncio.wait([task], timeout=PATIENCE_S)
     assert task.cancelled()
 
 
@@ -366,7 +366,7 @@ async def test_a_task_that_uses_the_store_ends_whenever_it_is_cancelled(store: S
         for _ in range(moment):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_S)
         assert task.cancelled(), f"after {moment} turns"
 
 

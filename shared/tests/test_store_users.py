@@ -18,7 +18,7 @@ from patchbay.errors import SettingsError, Unavailable
 from patchbay.services import Service, discover
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, store_part
+from patchbay.testing import PATIENCE_S, Part, store_part
 
 SERVICES = {
     "gate": Service(
@@ -80,7 +80,7 @@ def test_the_script_makes_what_is_missing_and_renews_what_is_there(
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     database, role, user = json.loads(ran.stdout)
     assert database == "house"

@@ -15,7 +15,7 @@ from supervisor.options import ServerOptions
 from patchbay.deploy.supervisor_section import section
 from patchbay.errors import SettingsError
 from patchbay.health import check, heartbeat_file
-from patchbay.testing import Part, free_port, until
+from patchbay.testing import PATIENCE_S, Part, free_port, until
 
 PYTHON = Path(sys.executable)
 UNIT = "locker.edge"
@@ -93,7 +93,7 @@ def supervised(tmp_path: Path, mosquitto: Part) -> Iterator[Path]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     ).stdout
     (tmp_path / "patchbay.toml").write_text(
         f"[broker]\nport = {mosquitto.port}\nbackoff_max_s = 0.5\n[locker]\nport = {free_port()}\n"
@@ -127,10 +127,10 @@ async def test_supervisord_runs_it_and_starts_it_again_when_it_is_killed(supervi
     def is_well() -> bool:
         return check(UNIT, state).ok
 
-    await until(is_well, 60)
+    await until(is_well)
     first = pid(state)
     os.kill(first, signal.SIGKILL)
-    await until(lambda: pid(state) != first, 60)
-    await until(is_well, 60)
+    await until(lambda: pid(state) != first)
+    await until(is_well)
     assert (supervised / "patchbay-locker.edge.err.log").stat().st_size > 0
     assert (supervised / "patchbay-locker.edge.log").exists()

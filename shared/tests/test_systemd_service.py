@@ -14,6 +14,7 @@ import pytest
 
 from patchbay.deploy.systemd_service import files
 from patchbay.errors import SettingsError
+from patchbay.testing import PATIENCE_S
 
 PYTHON = Path(sys.executable)
 UNIT = "locker.edge"
@@ -93,7 +94,7 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     ours = [line for line in verified.stderr.splitlines() if "patchbay" in line]
     assert (verified.returncode, ours) == (0, [])
@@ -108,7 +109,7 @@ def patchbay(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

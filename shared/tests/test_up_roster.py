@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchbay.messages import UnitInfo, encode
-from patchbay.testing import MakeBus
+from patchbay.testing import PATIENCE_S, MakeBus
 from patchbay.up.roster import OFFLINE, ONLINE, Roster
 
 
@@ -14,7 +14,7 @@ async def test_units_and_devices_are_known_by_what_is_retained(make_bus: MakeBus
     unit.keep(unit.topics.status("locker", "b1"), b"online")
     await unit.set_ready()
     unit.start()
-    await unit.wait_online(10)
+    await unit.wait_online(PATIENCE_S)
 
     bus = make_bus("asks")
     roster = Roster(bus)
@@ -27,7 +27,7 @@ async def test_units_and_devices_are_known_by_what_is_retained(make_bus: MakeBus
 async def test_an_online_of_another_process_does_not_count(make_bus: MakeBus) -> None:
     unit = make_bus("speaks")
     unit.start()
-    await unit.wait_connected(10)
+    await unit.wait_connected(PATIENCE_S)
     info = UnitInfo(unit="locker.edge", version="1", pid=4711, since="2026-01-01T00:00:00Z")
     await unit.publish(unit.topics.unit_status("locker-edge-pi1"), b"online", retain=True)
     await unit.publish(unit.topics.unit_info("locker-edge-pi1"), encode(info), retain=True)

@@ -16,11 +16,10 @@ from websockets.typing import Origin
 
 from patchbay.errors import Unavailable
 from patchbay.log import get_logger
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay.websocket import Client, Limits, Page, WebSocketServer
 
 LOG = get_logger("test")
-DEADLINE_S = 10.0
 PAGE = Page("text/html; charset=utf-8", b"<!doctype html><title>here</title>", {"X-Ours": "yes"})
 
 
@@ -81,19 +80,19 @@ async def house(**given: Any) -> AsyncIterator[House]:
 
 
 async def said(client: ClientConnection) -> str | bytes:
-    return await asyncio.wait_for(client.recv(), DEADLINE_S)
+    return await asyncio.wait_for(client.recv(), PATIENCE_S)
 
 
 async def closed(client: ClientConnection) -> int:
     """The code that the connection was closed with."""
-    await asyncio.wait_for(client.wait_closed(), DEADLINE_S)
+    await asyncio.wait_for(client.wait_closed(), PATIENCE_S)
     return client.close_code or 0
 
 
 async def get(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
-    answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     return answer
 
@@ -262,7 +261,7 @@ async def test_noise_and_silence_cost_nobody_anything() -> None:
             await client.send("well")
             assert await said(client) == "well"
         for one in silent:
-            one.settimeout(DEADLINE_S)
+            one.settimeout(PATIENCE_S)
             assert await asyncio.to_thread(one.recv, 1) == b""  # closed at the open timeout
             one.close()
 
@@ -274,7 +273,7 @@ async def test_stop_says_1001_and_does_not_wait_for_those_who_do_not_answer() ->
     async with here.client() as client:
         deaf = socket.create_connection(("127.0.0.1", here.server.port))
         await client.ping()
-        await asyncio.wait_for(here.server.stop(), DEADLINE_S)
+        await asyncio.wait_for(here.server.stop(), PATIENCE_S)
         assert await closed(client) == 1001
         deaf.close()
     assert here.server.connections == 0

@@ -18,7 +18,7 @@ from patchbay.net import Limits, Server
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, ObjectId, Store
-from patchbay.testing import MakeBus, eventually, until
+from patchbay.testing import PATIENCE_S, MakeBus, eventually, until
 from patchbay_allocator.domain import AllocatorDomain
 from patchbay_allocator.edge.combinators import CombinatorsEdge
 from patchbay_allocator.edge.intake import IntakeEdge
@@ -110,7 +110,7 @@ class House:
         )
         bus.start()
         await bus.set_ready()
-        await bus.wait_connected(10)
+        await bus.wait_connected(PATIENCE_S)
         return self.domain
 
     async def stop(self, *parts: str) -> None:
@@ -153,7 +153,7 @@ class House:
                 for status, count in wanted.items()
             )
 
-        await eventually(as_wanted, 30)
+        await eventually(as_wanted)
 
     def _changed(self, message: Message) -> None:
         message.ack()

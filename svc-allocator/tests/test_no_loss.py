@@ -18,7 +18,7 @@ import pytest
 
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, free_port, mosquitto_part, store_part
+from patchbay.testing import PATIENCE_S, Part, free_port, mosquitto_part, store_part
 from patchbay_allocator.mixer import Mixer, waits
 from patchbay_allocator.simulator import send
 from patchbay_allocator.wire.intake import Job
@@ -26,7 +26,6 @@ from patchbay_allocator.wire.intake import Job
 JOBS = 2000
 REPLICAS = 4
 COMBINATORS = 8
-DEADLINE_S = 150.0
 SEED = 4
 
 
@@ -97,7 +96,7 @@ async def test_each_job_is_done_once_though_replicas_and_the_edge_are_killed(
 ) -> None:
     sending = asyncio.create_task(_send(house.port))
     edge_kills = 0
-    async with Store(StoreSettings(), house.uri) as store, asyncio.timeout(DEADLINE_S):
+    async with Store(StoreSettings(), house.uri) as store, asyncio.timeout(PATIENCE_S):
         victims = itertools.cycle(house.replicas)
         for second in itertools.count(1):
             await asyncio.sleep(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patchbay.store import Store
-from patchbay.testing import MakeBus
+from patchbay.testing import PATIENCE_S, MakeBus
 from tests.bartender_bar import Hand, House
 
 
@@ -28,7 +28,7 @@ async def alone(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterato
     """The pumps of a bar without a scheduler."""
     house = House(make_bus, store, tmp_path)
     house.watcher.start()
-    await house.watcher.wait_connected(10)
+    await house.watcher.wait_connected(PATIENCE_S)
     await house.start_pumps()
     try:
         yield house

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.testing import Part, until
+from patchbay.testing import PATIENCE_S, Part, until
 from tests.bartender_bar import House
 from tests.house import house_environ
 
@@ -34,7 +34,7 @@ class Shell:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE_S,
                 check=False,
                 env=self._environ,
             )
@@ -72,7 +72,7 @@ async def test_what_is_refused_is_one_line_and_an_exit_code(house: House, shell:
 
 async def test_a_stop_ends_a_blend_that_somebody_waits_for(house: House, shell: Shell) -> None:
     blending = asyncio.create_task(shell.run("blend", "0.5", "3=1.0"))
-    await until(lambda: house.pins.on == [3], 30)
+    await until(lambda: house.pins.on == [3])
     done = await shell.run("stop")
     assert done.stdout == "all pumps are off\n"
     assert house.pins.on == []

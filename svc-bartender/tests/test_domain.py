@@ -16,7 +16,7 @@ from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_event
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import MakeBus, Part, eventually, pub, store_part, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, eventually, pub, store_part, until
 from patchbay_bartender.messages import (
     Ask,
     Asked,
@@ -80,7 +80,7 @@ async def bar(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[
     """A bar without pumps."""
     house = House(make_bus, store, tmp_path)
     house.watcher.start()
-    await house.watcher.wait_connected(10)
+    await house.watcher.wait_connected(PATIENCE_S)
     await house.start_domain()
     try:
         yield house
@@ -94,7 +94,7 @@ async def pumps(bar: House, make_bus: MakeBus) -> Pumps:
     bus.listen(f"{TOPIC}/bar-pumps/cmd/+", lambda message: message.ack())
     bus.start()
     await bus.set_ready()
-    await bus.wait_online(10)
+    await bus.wait_online(PATIENCE_S)
     pumps = Pumps(bar, bus)
     await pumps.state()
     await until(lambda: bar.domain.presence.online)
@@ -243,7 +243,7 @@ async def test_pumps_that_are_only_remembered_as_there_are_noticed_at_once(
     await bar.watcher.stop()  # it hears all topics, and would count as somebody who does
     asker = make_bus("asker")
     asker.start()
-    await asker.wait_connected(10)
+    await asker.wait_connected(PATIENCE_S)
     body = encode(Blend(cup_size=0.1, ratios={"0": 1.0}))
     answer = json.loads(await asker.request(f"{TOPIC}/bar/cmd/blend", body))
     assert answer["error"] == {"code": "pumps_offline", "message": "the pumps are offline"}

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay_bartender.simulator import Gui
 from patchbay_bartender.wire.gui import (
     Blend,
@@ -41,7 +41,7 @@ SEED_STATUS = {"type": "status", "data": {"remaining_time": 2}}
 
 async def text(connection: Any) -> Any:
     """The next message, as JSON."""
-    return json.loads(await asyncio.wait_for(connection.recv(), 20))
+    return json.loads(await asyncio.wait_for(connection.recv(), PATIENCE_S))
 
 
 async def test_the_seed_s_blend_pours_what_it_says_and_counts_down_to_zero(house: House) -> None:

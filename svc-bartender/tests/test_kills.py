@@ -17,14 +17,12 @@ from patchbay.bus import Bus
 from patchbay.messages import now
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, broker_settings, free_port, pub, until
+from patchbay.testing import PATIENCE_S, Part, broker_settings, free_port, pub, until
 from patchbay.topics import Topics
 from patchbay_bartender.simulator import Gui
 from patchbay_bartender.wire.gui import Blend, Error, Status, Stop
 from tests.bartender_bar import Heard, Pins
 from tests.house import UnitPart, house_environ
-
-DEADLINE_S = 30.0
 
 
 class Units:
@@ -59,11 +57,11 @@ class Units:
     async def start(self) -> None:
         """Start all and wait until the bar is open."""
         self.bus.start()
-        await self.bus.wait_connected(10)
+        await self.bus.wait_connected(PATIENCE_S)
         self.pumps.spawn()
         self.domain.spawn()
         await asyncio.to_thread(self.gui.start)
-        await until(self.open, DEADLINE_S)
+        await until(self.open)
 
     def open(self) -> bool:
         """The bar has said last that it is idle and that its pumps are there."""
@@ -73,19 +71,19 @@ class Units:
     async def pouring(self, gui: Gui, seconds: float) -> None:
         """Have this GUI order so many seconds of pump 0, and wait until it pours."""
         await gui.say(Blend(seconds / 20, {"0": 1.0}))
-        await until(lambda: self.pins.on == [0], DEADLINE_S)
-        await until(lambda: self.heard.of("bar/event/started"), DEADLINE_S)
+        await until(lambda: self.pins.on == [0])
+        await until(lambda: self.heard.of("bar/event/started"))
 
     async def ended(self, how: str) -> dict[str, Any]:
         """The data of the one event with which the run ends."""
-        await until(lambda: self.heard.of(f"bar/event/{how}"), DEADLINE_S)
+        await until(lambda: self.heard.of(f"bar/event/{how}"))
         (data,) = self.heard.data(f"bar/event/{how}")
         return dict(data)
 
     async def blends(self) -> list[dict[str, Any]]:
         """The history, when nothing in it is open any more."""
         async with Store(StoreSettings(database=self.database), self.uri) as store:
-            deadline = time.monotonic() + DEADLINE_S
+            deadline = time.monotonic() + PATIENCE_S
             while True:
                 found = await store.find("blends", {}, sort=[("_id", 1)])
                 if found and all(one["ended_at"] for one in found):
@@ -146,9 +144,9 @@ async def test_a_signal_to_end_switches_everything_off(
         await units.pouring(gui, 20)
         told_at = time.monotonic()
         os.kill(units.pumps.pid, number)
-        await until(lambda: units.pins.on == [], DEADLINE_S)
+        await until(lambda: units.pins.on == [])
         off_at = time.monotonic()
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
     assert off_at - told_at < 5
     assert units.pins.ran()[0] < 15
     assert (await units.ended("failed"))["reason"] == "the pumps' process was stopped"
@@ -163,18 +161,18 @@ async def test_a_kill_leaves_pins_as_they_are_and_the_next_start_switches_them_o
         assert units.pins.on == [0]  # as the pins of a Pi would be
         began = time.monotonic()
         units.pumps.spawn()
-        await until(lambda: units.pins.on == [], DEADLINE_S)
+        await until(lambda: units.pins.on == [])
         assert time.monotonic() - began < 2
         failed = await units.ended("failed")
-        await until(lambda: heard_zero(gui), DEADLINE_S)
-        await until(lambda: Error("the pumps' process was killed") in gui.heard, DEADLINE_S)
+        await until(lambda: heard_zero(gui))
+        await until(lambda: Error("the pumps' process was killed") in gui.heard)
     assert failed["code"] == "pumps_failed"
     ran = units.pins.ran()[0]
     assert failed["millilitres"]["0"] == pytest.approx(ran / 20 * 1000, abs=20)
     (record,) = await units.blends()
     assert record["status"] == "failed"
     assert await units.millilitres() == pytest.approx(failed["millilitres"]["0"])
-    await until(units.open, DEADLINE_S)
+    await until(units.open)
 
 
 async def test_pumps_that_do_not_come_back_are_lost_and_counted_when_they_do(
@@ -185,13 +183,13 @@ async def test_pumps_that_do_not_come_back_are_lost_and_counted_when_they_do(
         units.pumps.kill()
         failed = await units.ended("failed")
         assert failed["code"] == "pumps_lost"
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
         assert await units.millilitres() == 0
         units.pumps.spawn()
-        await until(lambda: units.pins.on == [], DEADLINE_S)
-        await until(units.open, DEADLINE_S)
-        await until(lambda: units.heard.of("bar-pumps/event/finished"), DEADLINE_S)
-        deadline = time.monotonic() + DEADLINE_S
+        await until(lambda: units.pins.on == [])
+        await until(units.open)
+        await until(lambda: units.heard.of("bar-pumps/event/finished"))
+        deadline = time.monotonic() + PATIENCE_S
         while not await units.millilitres():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
@@ -208,9 +206,9 @@ async def test_a_scheduler_that_is_killed_takes_the_run_up_again_and_finishes_th
         units.domain.kill()
         said = len(units.heard.of("bar/event/progress"))
         units.domain.spawn()
-        await until(lambda: len(units.heard.of("bar/event/progress")) > said, DEADLINE_S)
+        await until(lambda: len(units.heard.of("bar/event/progress")) > said)
         finished = await units.ended("finished")
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
         assert counted_down(gui, 5)
     assert units.pins.ran() == {0: pytest.approx(5, abs=0.1)}
     assert finished["millilitres"] == {"0": pytest.approx(250, abs=5)}
@@ -225,7 +223,7 @@ async def test_a_scheduler_that_comes_back_after_the_end_still_says_how_it_was(
     async with Gui(units.gui_port) as gui:
         await units.pouring(gui, 1)
         units.domain.kill()
-        await until(lambda: heard_zero(gui), DEADLINE_S)  # nobody has told it: it counts itself
+        await until(lambda: heard_zero(gui), PATIENCE_S)  # nobody has told it: it counts itself
         assert units.pins.ran() == {0: pytest.approx(1, abs=0.1)}
         units.domain.spawn()
         await units.ended("finished")
@@ -246,7 +244,7 @@ async def test_a_blend_that_was_published_while_the_scheduler_was_down_is_never_
         "1",  # or the broker keeps it for nobody
     )
     units.domain.spawn()
-    await until(lambda: units.heard.of("bar/event/rejected"), DEADLINE_S)
+    await until(lambda: units.heard.of("bar/event/rejected"))
     (rejected,) = units.heard.data("bar/event/rejected")
     assert (rejected["command"], rejected["code"]) == ("blend", "too_late")
     assert units.heard.of("bar-pumps/cmd/run") == []
@@ -257,9 +255,9 @@ async def test_the_broker_may_go_in_the_middle_of_a_blend(units: Units) -> None:
     async with Gui(units.gui_port) as gui:
         await units.pouring(gui, 3)
         units.broker.kill()
-        await until(lambda: units.pins.on == [], DEADLINE_S)
+        await until(lambda: units.pins.on == [])
         assert units.pins.ran() == {0: pytest.approx(3, abs=0.1)}
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
         units.broker.start()
         (record,) = await units.blends()  # the event may have come before we were back
         assert gui.statuses == [3, 2, 1, 0]
@@ -271,10 +269,10 @@ async def test_a_stop_reaches_the_pumps_though_there_is_no_scheduler(units: Unit
         await units.pouring(gui, 20)
         units.domain.kill()
         await gui.say(Stop())
-        await until(lambda: units.pins.on == [], DEADLINE_S)
+        await until(lambda: units.pins.on == [])
         units.domain.spawn()
         assert (await units.ended("failed"))["code"] == "stopped"
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
     assert units.pins.ran()[0] < 15
     (record,) = await units.blends()
     assert record["status"] == "stopped"
@@ -301,7 +299,7 @@ async def test_a_run_that_was_never_ordered_ends_as_failed(
     assert failed["code"] == "not_started"
     (record,) = await units.blends()
     assert record["status"] == "failed"
-    await until(units.open, DEADLINE_S)
+    await until(units.open)
     assert units.pins.ran() == {}
 
 
@@ -312,8 +310,8 @@ async def test_blends_and_millilitres_survive_every_restart(units: Units) -> Non
             unit.kill()
             said = len(units.heard.of("bar/state"))
             unit.spawn()
-            await until(lambda said=said: len(units.heard.of("bar/state")) > said, DEADLINE_S)
-            await until(units.open, DEADLINE_S)
+            await until(lambda said=said: len(units.heard.of("bar/state")) > said)
+            await until(units.open)
         await gui.pour(Blend(0.02, {"0": 1.0}))
     assert [one["status"] for one in await units.blends()] == ["done", "done"]
     assert await units.millilitres() == pytest.approx(40, abs=1)
@@ -331,7 +329,7 @@ async def test_a_frozen_pumps_process_does_not_begin_late(units: Units) -> None:
             await gui.hear(Status)
             await asyncio.to_thread(time.sleep, 2.2)  # past start_deadline_s
         await units.ended("failed")
-        await until(lambda: heard_zero(gui), DEADLINE_S)
+        await until(lambda: heard_zero(gui))
     assert units.pins.ran() == {}
     assert units.heard.of("bar-pumps/event/started") == []
     (refused,) = units.heard.data("bar-pumps/event/refused")

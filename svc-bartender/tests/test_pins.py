@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from patchbay.errors import SettingsError
+from patchbay.testing import PATIENCE_S
 from patchbay_bartender.edge.pins import choose
 
 
@@ -71,6 +72,6 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("RPi", "lgpi
         text=True,
         check=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == "[]"

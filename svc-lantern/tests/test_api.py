@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from patchbay.testing import Part, eventually, until
+from patchbay.testing import PATIENCE_S, Part, eventually, until
 from patchbay_lantern.wire.http import MAX_BODY
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ class Client:
         self, method: str = "POST", path: str = "/", **options: Any
     ) -> tuple[int, dict[str, Any], Any]:
         url = f"http://127.0.0.1:{self.house.api_port}{path}"
-        async with asyncio.timeout(30), self.session.request(method, url, **options) as response:
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            self.session.request(method, url, **options) as response,
+        ):
             text = await response.text()
             return response.status, json.loads(text) if text else {}, response.headers
 
@@ -132,7 +135,7 @@ async def test_other_methods_paths_and_sizes_have_their_status(client: Client) -
 async def test_bytes_that_are_no_http_end_their_own_connection_only(client: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
     writer.write(b"\x20\x00\x03\xff\x00\x00\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
     writer.close()
     assert (await client.post(RED))[0] == 200
@@ -168,7 +171,7 @@ async def test_what_is_hardly_http_is_refused_in_json(
     reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
     page_port = str(client.house.page_port).encode()
     writer.write(raw(*head, b"Expect: 100-continue").replace(b"PAGE", page_port))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(body)
         said = await reader.readuntil(b"\r\n\r\n")
@@ -184,7 +187,7 @@ async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
     reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
     writer.write(raw(b"Host: x", b"Content-Length: 50") + b"abc")
     writer.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert await reader.read() == b""
     writer.close()
     assert (await client.post(RED))[0] == 200
@@ -224,7 +227,7 @@ async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: Make
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
         writer.write(said)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 408 ") if answered else answer == b""
         assert answered in answer

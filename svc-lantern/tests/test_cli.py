@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchbay.testing import Part, until
+from patchbay.testing import PATIENCE_S, Part, until
 from tests.running import CLI
 
 if TYPE_CHECKING:
@@ -149,7 +149,12 @@ async def test_without_a_terminal_the_default_is_taken_without_asking(tmp_path: 
 @pytest.mark.parametrize("word", ["onn", "127.0.0.1", ":9999", "a:b", "a:99999"])
 async def test_a_word_that_is_neither_a_command_nor_an_address_is_refused(word: str) -> None:
     done = await asyncio.to_thread(
-        subprocess.run, [*LANTERN, word], capture_output=True, text=True, check=False, timeout=30
+        subprocess.run,
+        [*LANTERN, word],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert f"'{word}' is neither a command nor HOST:PORT" in done.stderr
@@ -170,7 +175,7 @@ async def test_what_people_tell_all_lanterns(house: House, mosquitto: Part, tmp_
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
             env=environ,
         )
         assert done.returncode == code, done.stderr
@@ -211,6 +216,6 @@ def test_the_lantern_itself_loads_no_broker() -> None:
     """It ships alone: nothing that it imports may need paho or a store."""
     code = "import sys, patchbay_lantern.lantern, patchbay_lantern.drawing; print(*sys.modules)"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     ).stdout.split()
     assert not {"paho", "pymongo", "aiohttp", "websockets"} & set(loaded)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from patchbay.testing import free_port, until
+from patchbay.testing import PATIENCE_S, free_port, until
 from patchbay_lantern.commands import COMMANDS, KINDS, Byte, Kind, Light, Registry
 from patchbay_lantern.lantern import Lantern
 from patchbay_lantern.messages import Order
@@ -134,7 +134,7 @@ async def test_it_closes_the_connection_properly_at_the_end(stand: Stand) -> Non
     await stand.start()
     async with lantern(stand):
         await until(lambda: stand.lanterns)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert await stand.lanterns[0][0].read() == b""  # the end of the stream, and no reset
 
 

@@ -15,15 +15,21 @@ import pytest
 
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, eventually, free_port, mosquitto_part, store_part, until
+from patchbay.testing import (
+    PATIENCE_S,
+    Part,
+    eventually,
+    free_port,
+    mosquitto_part,
+    store_part,
+    until,
+)
 from patchbay_lantern.simulator import Fleet, SimulatedLantern
 from tests.house import UnitPart, house_environ
 
 LANTERNS = 20
 BETWEEN = 15
 """Commands that are obeyed between two kills."""
-
-DEADLINE_S = 60.0
 
 
 class Units:
@@ -131,7 +137,7 @@ async def test_kill_9_of_every_part_under_load(units: Units) -> None:
     fleet.lanterns.extend(lanterns)
     async with aiohttp.ClientSession() as session, fleet:
         caller = Caller(session, units.api_port)
-        await eventually(caller.call, DEADLINE_S)
+        await eventually(caller.call)
         calling = asyncio.create_task(caller.for_ever())
         try:
             for part in (units.domain, units.tlv, units.api, units.broker, units.page, units.store):
@@ -142,14 +148,14 @@ async def test_kill_9_of_every_part_under_load(units: Units) -> None:
             calling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await calling
-        await eventually(caller.call, DEADLINE_S)
+        await eventually(caller.call)
         last = f"{caller.obeyed[-1]:06x}"
         await until(
             lambda: (
                 fleet.connected == LANTERNS
                 and all(one.light.color == last for one in fleet.lanterns)
             ),
-            DEADLINE_S,
+            PATIENCE_S,
         )
     async with Store(StoreSettings(), units.uri) as store:
         (document,) = await store.find("lanterns", {})
@@ -163,4 +169,4 @@ async def test_kill_9_of_every_part_under_load(units: Units) -> None:
 
 async def obeyed_some_more(caller: Caller) -> None:
     enough = len(caller.obeyed) + BETWEEN
-    await until(lambda: len(caller.obeyed) >= enough, DEADLINE_S)
+    await until(lambda: len(caller.obeyed) >= enough)

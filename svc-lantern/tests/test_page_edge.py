@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from patchbay.testing import Part, until
+from patchbay.testing import PATIENCE_S, Part, until
 from patchbay_lantern.wire.page import Command, Decoder, Frame, Lanterns
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Browser:
 
     async def next(self) -> Frame:
         """The next message."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             (frame,) = Decoder().feed(str(await self.connection.recv(decode=True)))
         return frame
 
@@ -47,7 +47,7 @@ class Browser:
 
     async def hears_in_time(self, frame: Frame) -> None:
         """This comes sooner or later."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while await self.next() != frame:
                 pass
         if isinstance(frame, Lanterns):
@@ -130,7 +130,7 @@ async def test_too_long_a_message_and_text_that_is_none_close_with_their_codes(
         for code, message in ((1009, b"x" * 5000), (1007, b"\xff")):
             async with browser(house) as loud:
                 await loud.connection.send(message, text=True)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     await loud.connection.wait_closed()
                 assert loud.connection.close_code == code
         await house.tell("ON")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchbay.testing import free_port, until
+from patchbay.testing import PATIENCE_S, free_port, until
 from patchbay_lantern.commands import KINDS, Byte, Kind, Light, Registry
 from patchbay_lantern.messages import Order
 from patchbay_lantern.wire.tlv import Decoder
@@ -205,7 +205,7 @@ async def test_the_curl_line_turns_every_connected_lantern_red(house: House) -> 
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == '{"result":"ok","command":"COLOR","value":"ff0000","lanterns":3}\n'
     for lantern in lanterns:

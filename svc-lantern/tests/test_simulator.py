@@ -37,6 +37,27 @@ async def test_a_fleet_obeys_says_when_all_have_and_comes_back(house: House) -> 
     await until(lambda: server.connections == 0)
 
 
+async def test_lanterns_that_are_commands_apart_are_counted_by_command() -> None:
+    obeyed: list[Order] = []
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    red, off = bytes.fromhex("200003ff0000"), bytes.fromhex("130000")
+    async with Fleet(
+        "127.0.0.1", port, 2, all_obeyed=lambda order, *_: obeyed.append(order)
+    ) as two:
+        await until(lambda: len(writers) == 2)
+        for number, writer in enumerate(writers, 1):
+            assert obeyed == []
+            writer.write(red + off)
+            await until(lambda count=number: sum(one.obeyed for one in two.lanterns) == 2 * count)
+        assert obeyed == [Order("COLOR", "ff0000"), Order("OFF")]
+    for writer in writers:
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_the_demo_has_three_lanterns(make_house: MakeHouse) -> None:
     house = make_house()
     await house.start()

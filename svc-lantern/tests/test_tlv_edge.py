@@ -7,11 +7,11 @@ import json
 import socket
 from typing import TYPE_CHECKING
 
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay_lantern.commands import COMMANDS, Light
 from patchbay_lantern.messages import SERVICE
 from patchbay_lantern.wire.tlv import Decoder
-from tests.lantern_house import DEADLINE_S, Wire
+from tests.lantern_house import Wire
 
 if TYPE_CHECKING:
     from conftest import MakeHouse
@@ -68,7 +68,7 @@ async def test_one_command_is_one_send_that_is_never_cut(house: House) -> None:
     lantern = await house.lantern()
     for number in range(20):
         await house.tell("COLOR", f"{number:06x}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             got = await lantern.reader.read(1000)
         assert got == b"\x20\x00\x03" + number.to_bytes(3, "big")
     await lantern.close()
@@ -145,7 +145,7 @@ async def test_a_lantern_that_reads_again_gets_the_present_state_and_not_what_it
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         slow.connect(("127.0.0.1", house.port))
-        slow.settimeout(DEADLINE_S)
+        slow.settimeout(PATIENCE_S)
         await until(lambda: server.connections == 1)
         (session,) = house.tlv._lanterns
         sent = 0

@@ -9,7 +9,7 @@ import pytest
 
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import MakeBus, Part, store_part
+from patchbay.testing import PATIENCE_S, MakeBus, Part, store_part
 from tests.locker_domain import Office
 from tests.locker_edge import EDGE, Domain, Running, running
 
@@ -20,7 +20,7 @@ async def domain(make_bus: MakeBus) -> Domain:
     bus = make_bus("the-test")
     domain = Domain(bus)
     bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(PATIENCE_S)
     return domain
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from patchbay.bus import Bus, Message
 from patchbay.errors import Rejected
 from patchbay.messages import answer, refusal
-from patchbay.testing import MakeBus, Part
+from patchbay.testing import PATIENCE_S, MakeBus, Part
 from patchbay_locker.cli import app, cell_or_auto
 
 BOARD: dict[str, Any] = {
@@ -72,7 +72,7 @@ async def domain(make_bus: MakeBus) -> Domain:
     bus = make_bus("locker-domain-test")
     domain = Domain(bus)
     bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(PATIENCE_S)
     return domain
 
 

@@ -15,7 +15,7 @@ from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
-from patchbay.testing import MakeBus, Part, eventually, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, eventually, until
 from tests.locker_domain import (
     DOMAIN,
     TOPICS,
@@ -44,7 +44,7 @@ async def test_a_person_may_send_a_bare_command_and_hears_of_a_refusal_as_an_eve
     def publish(command: str, body: str) -> None:
         topic = TOPICS.command("locker", "1953", command)
         options = ["-p", str(mosquitto.port), "-q", "1", "-t", topic, "-m", body]
-        subprocess.run(["mosquitto_pub", *options], check=True, timeout=10)
+        subprocess.run(["mosquitto_pub", *options], check=True, timeout=PATIENCE_S)
 
     publish("assign", '{"cell": 5, "minutes": 60, "code": "1492"}')
     assert await desired_codes(office, 4) == {5: "1492"}
@@ -188,7 +188,7 @@ async def test_a_question_asked_while_a_board_is_being_saved_leaves_it_alone(
     async with Office(make_bus, doubtful, tmp_path) as office:
         await office.open()
         doubtful.held = asyncio.Event()
-        await asyncio.wait_for(doubtful.held.wait(), 20)  # the rental's time is over
+        await asyncio.wait_for(doubtful.held.wait(), PATIENCE_S)  # the rental's time is over
         questions = [asyncio.create_task(office.ask(one)) for one in ("state", "boards")]
         await until(lambda: len(office.ears.on(TOPICS.command("locker", "1953", "state"))) == 1)
         for bus in (office.operator, office.domain.bus):  # the domain has heard them by then

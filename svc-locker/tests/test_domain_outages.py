@@ -15,7 +15,7 @@ from patchbay.inbox import Aggregate, Outgoing
 from patchbay.messages import event_type, new_event, now
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
-from patchbay.testing import MakeBus, Part, eventually, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, eventually, until
 from patchbay.topics import device_id
 from patchbay_locker.messages import Opened
 from tests.locker_domain import (
@@ -83,8 +83,8 @@ async def test_after_a_broken_connection_everything_is_published_again(
     await until(lambda: not office.domain.bus.connected)
     mosquitto.start()
     for bus in (office.listener, office.operator, office.domain.bus):
-        await bus.wait_connected(20)
-    await office.domain.bus.wait_online(20)
+        await bus.wait_connected(PATIENCE_S)
+    await office.domain.bus.wait_online(PATIENCE_S)
     await office.report()
     await until(lambda: office.ears.states()[-1]["reports"] == 8)
     assert office.ears.desired()[-1]["rev"] == 3
@@ -172,10 +172,10 @@ async def test_a_domain_that_starts_before_its_store_is_online_when_that_is_ther
     store.kill()
     await office.open_without_waiting()
     office.add()
-    await office.domain.bus.wait_connected(20)
+    await office.domain.bus.wait_connected(PATIENCE_S)
     assert not office.domain.bus.online
     store.start()
-    await office.domain.bus.wait_online(30)
+    await office.domain.bus.wait_online(PATIENCE_S)
     await office.persisted()
     assert (await office.document("boards", "1953"))["reports"] == 8
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from patchbay.testing import MakeBus, until
+from patchbay.testing import PATIENCE_S, MakeBus, until
 from tests.locker_edge import (
     DOMAIN,
     EDGE,
@@ -197,7 +197,7 @@ async def test_an_online_that_was_retained_is_not_seen(
     await domain.want(1)
     async with running(make_bus(EDGE, announce=True), file) as here:
         await here.holds("1953", 1)
-        await here.bus.wait_online(10)
+        await here.bus.wait_online(PATIENCE_S)
         await here.bus.publish("patchbay/after/all/retained", b"")
         await unanswered(here, report(7, id="stranger"), 1)
         assert not here.edge.domain_seen

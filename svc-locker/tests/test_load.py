@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from patchbay.testing import PATIENCE_S
 from patchbay_locker.load import LoadError, load, main, typical
 from patchbay_locker.wire import Answer, Decoder, Request, encode
 
@@ -47,7 +48,7 @@ async def serving(reply: Reply, seen: list[Request]) -> AsyncIterator[int]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*peers)
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from patchbay.settings import Config, RuntimeSettings
+from patchbay.testing import PATIENCE_S
 from patchbay_locker import simulator
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.simulator import Behaviour, Board, Fleet, Unanswered
@@ -59,7 +60,7 @@ class Server:
             writer.close()
 
     async def wait_until(self, enough: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10), self.came:
+        async with asyncio.timeout(PATIENCE_S), self.came:
             await self.came.wait_for(enough)
 
 
@@ -79,7 +80,7 @@ async def place() -> AsyncIterator[Place]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     async with listening:
         yield Place(server, listening.sockets[0].getsockname()[1])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*server.peers)
 
 

@@ -20,7 +20,7 @@ from patchbay.net import Limits, Server
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
-from patchbay.testing import MakeBus, eventually, until
+from patchbay.testing import PATIENCE_S, MakeBus, eventually, until
 from patchbay.websocket import Limits as WebSocketLimits
 from patchbay.websocket import WebSocketServer
 from patchbay_mesh.domain import MeshDomain
@@ -93,7 +93,7 @@ class House:
         self.watcher.listen(topics.state("mesh", "+"), self._state)
         self.watcher.listen(topics.status("mesh", "+"), self._status)
         self.watcher.start()
-        await self.watcher.wait_connected(10)
+        await self.watcher.wait_connected(PATIENCE_S)
 
     async def start(self) -> None:
         """Everything, and a root that is plugged in."""
@@ -175,7 +175,7 @@ class House:
         self._stacks[bus.client_id.split("-")[1]].push_async_callback(bus.stop)
         bus.start()
         await bus.set_ready()
-        await bus.wait_online(10)
+        await bus.wait_online(PATIENCE_S)
 
     # What tests do and ask
 
@@ -219,7 +219,7 @@ class House:
         writer.write(request)
         if half_close:
             writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await reader.read()
         writer.close()
         return answer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay_mesh.wire.content import Value
 from patchbay_mesh.wire.uart import Command, Frame, encode
 
@@ -82,7 +82,7 @@ async def test_a_request_that_comes_byte_by_byte_is_one(house: House) -> None:
         writer.write(bytes([byte]))
         await writer.drain()
         await asyncio.sleep(0)
-    assert await asyncio.wait_for(reader.read(), 10) == ONE
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == ONE
     writer.close()
 
 
@@ -93,11 +93,11 @@ async def test_with_end_marks_several_requests_are_answered_in_order_on_one_conn
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(b"[GET]GPS\x00\x05[E]SEND-\x00\x05hi[E]ACT-C[E][GET]XXX\x00\x05[E]")
     wanted = ONE + b"[E]S[E]S\x02[E]" + NO_TYPE + b"[E]"
-    assert await asyncio.wait_for(reader.readexactly(len(wanted)), 10) == wanted
+    assert await asyncio.wait_for(reader.readexactly(len(wanted)), PATIENCE_S) == wanted
     writer.write(b"XYZZY[E]")
-    assert await asyncio.wait_for(reader.readexactly(20), 10) == UNKNOWN + b"[E]"
+    assert await asyncio.wait_for(reader.readexactly(20), PATIENCE_S) == UNKNOWN + b"[E]"
     writer.write(b"[GET]GPS\x00\x05[E]")
-    assert await asyncio.wait_for(reader.readexactly(len(ONE) + 3), 10) == ONE + b"[E]"
+    assert await asyncio.wait_for(reader.readexactly(len(ONE) + 3), PATIENCE_S) == ONE + b"[E]"
     writer.close()
 
 
@@ -181,7 +181,7 @@ async def listener(house: House, how: int = 0) -> tuple[asyncio.StreamReader, as
     count = len(house.api.listeners)
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(b"[syn]" + bytes([how]))
-    assert await asyncio.wait_for(reader.readexactly(6), 10) == b"[ack]\x00"
+    assert await asyncio.wait_for(reader.readexactly(6), PATIENCE_S) == b"[ack]\x00"
     await until(lambda: len(house.api.listeners) == count + 1)
     return reader, writer
 
@@ -200,9 +200,12 @@ async def test_listeners_hear_what_is_not_handled_here_in_both_forms(house: Hous
     for frame, pushed in frames:
         await house.root.send(encode(frame))
         await house.root.report(5, Value(b"GPS", GPS5))  # is not for them
-        assert await asyncio.wait_for(plain.read(1000), 10) == pushed
+        assert await asyncio.wait_for(plain.read(1000), PATIENCE_S) == pushed
         size = len(pushed).to_bytes(2, "big")
-        assert await asyncio.wait_for(counted.readexactly(len(pushed) + 2), 10) == size + pushed
+        assert (
+            await asyncio.wait_for(counted.readexactly(len(pushed) + 2), PATIENCE_S)
+            == size + pushed
+        )
     plain_writer.close()
     counted_writer.close()
     await until(lambda: not house.api.listeners)
@@ -216,7 +219,7 @@ async def test_a_handshake_in_pieces_is_one(house: House) -> None:
         writer.write(b"[syn]\x00"[:at])
         await writer.drain()
         writer.write(b"[syn]\x00"[at:])
-        assert await asyncio.wait_for(reader.readexactly(6), 10) == b"[ack]\x00"
+        assert await asyncio.wait_for(reader.readexactly(6), PATIENCE_S) == b"[ack]\x00"
         writer.close()
 
 
@@ -227,7 +230,7 @@ async def test_a_listener_that_says_nothing_is_not_closed_for_it(house: House) -
     _, silent = await asyncio.open_connection("127.0.0.1", house.port)
     await until(lambda: house.server.timed_out == 1)
     await house.root.say(5, b"hi")
-    assert await asyncio.wait_for(reader.read(100), 10) == b"\x00\x05[M]\x02hi"
+    assert await asyncio.wait_for(reader.read(100), PATIENCE_S) == b"\x00\x05[M]\x02hi"
     writer.close()
     silent.close()
 
@@ -252,11 +255,16 @@ async def test_a_listener_that_does_not_read_is_dropped_and_the_others_hear_on(
 
     reading = asyncio.create_task(read())
     sent = 0
+
+    def keeps_up() -> bool:
+        return heard > (sent - 500) * 256
+
     while house.server.dropped == 0:
         for _ in range(50):
             await house.root.say(5, b"x" * 250)
             sent += 1
         assert sent < 100_000
+        await until(keeps_up)
     await until(lambda: heard == sent * 256)
     assert len(house.api.listeners) == 1
     reading.cancel()

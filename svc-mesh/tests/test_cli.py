@@ -15,7 +15,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from patchbay.testing import Part, until
+from patchbay.testing import PATIENCE_S, Part, until
 from patchbay_mesh.cli import app
 from patchbay_mesh.wire.uart import Command
 
@@ -111,6 +111,6 @@ async def test_a_simulated_mesh_is_a_port_until_it_is_stopped(tmp_path: Path) ->
     )
     await until(link.exists)
     process.send_signal(signal.SIGINT)
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert (process.returncode, out.decode()) == (0, f"set PATCHBAY_MESH__SERIAL={link}\n")
     assert not link.exists()

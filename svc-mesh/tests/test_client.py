@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import patchbay_mesh.client
-from patchbay.testing import free_port, until
+from patchbay.testing import PATIENCE_S, free_port, until
 from patchbay_mesh.client import MeshClient, Message, NotAnswered, Refused
 from patchbay_mesh.wire.content import Value
 from patchbay_mesh.wire.uart import Command, Frame, encode
@@ -46,7 +46,11 @@ def test_nor_does_anything_come_with_it() -> None:
         "print(sorted(new - set(sys.stdlib_module_names) - {'patchbay_mesh'}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == "[]"
 
@@ -145,7 +149,7 @@ async def test_a_subscription_hears_its_type_and_connects_again(house: House) ->
     await house.stop("api")
     await until(lambda: not said.connected)
     await house.start_api()
-    await until(lambda: said.connected and heard.connected, 30)
+    await until(lambda: said.connected and heard.connected)
     await until(lambda: len(house.api.listeners) == 2)
     await house.root.say(5, b"two")
     await until(lambda: len(messages) == 2)
@@ -171,7 +175,7 @@ async def test_a_subscription_is_a_context_manager_and_may_be_closed_in_its_call
 
     def listen_for_a_moment() -> bool:
         with mesh.subscribe("[M]", print) as other:
-            assert other.wait_connected(10)
+            assert other.wait_connected(PATIENCE_S)
         return other.connected
 
     assert await asyncio.to_thread(listen_for_a_moment) is False

@@ -138,7 +138,7 @@ async def test_all_that_was_sent_is_there_once_though_all_but_the_uart_edge_are_
             return bool(await store.count("readings", {}))
 
         probing = Load(root)
-        await eventually(begun, 30)
+        await eventually(begun)
         first = probing.sent  # what came before the edge had opened the port was said to nobody
         for part in (here.domain, here.broker, here.store, here.api, here.monitor, here.domain):
             await asyncio.sleep(0.7)
@@ -150,9 +150,9 @@ async def test_all_that_was_sent_is_there_once_though_all_but_the_uart_edge_are_
         async def arrived() -> bool:
             return await store.count("readings", {}) >= probing.sent - first
 
-        await eventually(arrived, 90)
+        await eventually(arrived)
         wanted = set(range(first, probing.sent - int(RATE * STEP_S)))
-        await eventually(lambda: _has(store, wanted), 60)
+        await eventually(lambda: _has(store, wanted))
         counted = Counter(await numbers_in(store))
         assert set(counted.values()) == {1}
         await _nodes_agree(store, sum(counted.values()))
@@ -168,7 +168,7 @@ async def test_all_that_the_uart_edge_committed_is_there_once_though_it_is_kille
             return bool(await store.count("readings", {}))
 
         load = Load(root)
-        await eventually(begun, 30)
+        await eventually(begun)
         seen = [0]
         for _ in range(4):
             await asyncio.sleep(1.0)
@@ -187,7 +187,7 @@ async def test_all_that_the_uart_edge_committed_is_there_once_though_it_is_kille
         async def arrived() -> bool:
             return await store.count("readings", {}) >= last
 
-        await eventually(arrived, 60)
+        await eventually(arrived)
         ids = [one["_id"] for one in await store.find("readings", {}, sort=[("_id", 1)])]
         assert [int(one.rpartition("/")[2].split(":")[0]) for one in ids] == list(
             range(1, last + 1)
@@ -208,4 +208,4 @@ async def _nodes_agree(store: Store, readings: int) -> None:
     async def agree() -> bool:
         return sum(one["readings"] for one in await store.find("nodes", {})) == readings
 
-    await eventually(agree, 30)
+    await eventually(agree)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until
 from patchbay_mesh.simulator import BOOT_LOG, Mesh, Root, simulate, uuid_of
 from patchbay_mesh.wire.content import Data, Members, Passed, parse
 from patchbay_mesh.wire.uart import Command, Decoder, Frame, encode_command
@@ -110,6 +110,6 @@ async def test_the_demo_ends_when_it_is_told_to(tmp_path: Path) -> None:
     port = Port(tmp_path / "port")
     await until(lambda: {frame.node for frame in port.frames} >= {5, 6, 7})
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert not (tmp_path / "port").exists()
     port.close()

@@ -27,7 +27,9 @@ from patchbay.settings import BrokerSettings, StoreSettings
 from patchbay.store import Store
 from patchbay.topics import Topics
 
-START_TIMEOUT_S = 30.0
+PATIENCE_S = 120.0
+"""How long a test waits for what must come. Long, since no test may depend on how fast a machine
+is: only one that would fail waits to the end."""
 
 TEST_PORTS = (10_000, 30_000)
 
@@ -47,7 +49,7 @@ def free_port() -> int:
             return port
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Wait until ``condition`` holds. Raises TimeoutError; the condition's name is in it."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not condition():
@@ -56,7 +58,9 @@ async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Non
         await asyncio.sleep(0.01)
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], timeout_s: float = 20.0) -> None:
+async def eventually(
+    condition: Callable[[], Awaitable[object]], timeout_s: float = PATIENCE_S
+) -> None:
     """Wait until an awaited ``condition`` holds. Raises TimeoutError."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not await condition():
@@ -81,7 +85,7 @@ def pub(mosquitto: Part, topic: str, payload: str, *options: str) -> None:
     subprocess.run(
         ["mosquitto_pub", "-p", str(mosquitto.port), "-t", topic, "-m", payload, *options],
         check=True,
-        timeout=10,
+        timeout=PATIENCE_S,
     )
 
 
@@ -118,7 +122,7 @@ class Part:
     def start(self) -> None:
         """Start, and wait until it listens."""
         self.spawn()
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 socket.create_connection((self.host, self.port), timeout=1).close()

@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
@@ -25,6 +26,17 @@ AT_ONCE: Final = 200
 
 RETRY_S: Final = (0.5, 1.0)
 """Before a lantern connects again: a second, less a little, so that not all come at once."""
+
+ROUNDS: Final = 64
+"""Commands that some of a fleet have got and others not yet: the oldest is given up for another."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """A command on its way through the fleet: since when, and who has got it."""
+
+    first_at: float
+    lanterns: set[SimulatedLantern] = field(default_factory=set)
 
 
 class SimulatedLantern(asyncio.Protocol):
@@ -49,7 +61,7 @@ class SimulatedLantern(asyncio.Protocol):
             if order is not None:
                 self.light = self._fleet.registry.obey(self.light, order)
                 self.obeyed += 1
-                self._fleet.heard(order)
+                self._fleet.heard(self, order)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -60,8 +72,9 @@ class SimulatedLantern(asyncio.Protocol):
 class Fleet:
     """Many lanterns of one server. ``async with`` connects them all and ends them.
 
-    ``all_obeyed`` is called when each lantern has got the same command again: with it, and the
-    seconds on the clock of `time.monotonic` at which the first and the last had it.
+    ``all_obeyed`` is called when each lantern has got the same command: with it, and the seconds on
+    the clock of `time.monotonic` at which the first and the last had it. Lanterns may be several
+    commands apart: each connection has its own pace.
     """
 
     def __init__(
@@ -80,9 +93,7 @@ class Fleet:
         self._host = host
         self._port = port
         self._all_obeyed = all_obeyed
-        self._order: Order | None = None
-        self._heard = 0
-        self._first_at = 0.0
+        self._rounds: dict[Order, _Round] = {}
         self._ended = False
         self._empty = asyncio.Event()
         self._gate = asyncio.Semaphore(AT_ONCE)
@@ -111,13 +122,18 @@ class Fleet:
             self._empty.clear()
             await self._empty.wait()
 
-    def heard(self, order: Order) -> None:
-        """A lantern has got this command. Other commands in between start the count anew."""
-        if order != self._order or self._heard == len(self.lanterns):
-            self._order, self._heard, self._first_at = order, 0, time.monotonic()
-        self._heard += 1
-        if self._heard == len(self.lanterns) and self._all_obeyed is not None:
-            self._all_obeyed(order, self._first_at, time.monotonic())
+    def heard(self, lantern: SimulatedLantern, order: Order) -> None:
+        """This lantern has got this command."""
+        this = self._rounds.get(order)
+        if this is None:
+            if len(self._rounds) == ROUNDS:
+                del self._rounds[next(iter(self._rounds))]
+            this = self._rounds[order] = _Round(time.monotonic())
+        this.lanterns.add(lantern)
+        if len(this.lanterns) == len(self.lanterns):
+            del self._rounds[order]
+            if self._all_obeyed is not None:
+                self._all_obeyed(order, this.first_at, time.monotonic())
 
     def lost(self, lantern: SimulatedLantern) -> None:
         """A lantern's connection is gone: it comes again, until the fleet ends."""
