@@ -18,6 +18,9 @@ from tests.containers.engine import ROOT, Engine
 
 ASK_TIMEOUT_S = 20.0
 
+SMALL_PI_BYTES = 920 * 1024 * 1024
+"""What a Pi of 1 GB has to give (docs/containers.md)."""
+
 
 async def test_every_unit_is_a_container_and_all_are_healthy(system: System) -> None:
     """The fixture has waited for their health checks; here is what there is."""
@@ -122,8 +125,8 @@ def test_everything_together_takes_less_memory_than_a_small_pi_has(system: Syste
         assert limit, f"{name} has no limit"
         allowed += limit
         taken += container.stats(stream=False)["memory_stats"]["usage"]
-    assert taken < 900 * 1024 * 1024
-    assert allowed <= 1096 * 1024 * 1024, "what docs/containers.md says"
+    assert taken < SMALL_PI_BYTES * 3 / 4, "the system of the Pi wants to live too"
+    assert allowed <= SMALL_PI_BYTES
 
 
 def test_only_device_ports_are_published(system: System) -> None:
