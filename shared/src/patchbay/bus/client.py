@@ -81,7 +81,7 @@ class Bus:
         self._connected = asyncio.Event()
         self._nonce = b""
         self._forbidden: set[str] = set()
-        self._dialer = Dialer(settings, self._make_connection, self._open, self._ended, self.log)
+        self._dialer: Dialer | None = None
         self._presence = Presence(self, announce)
         if durable:
             self.listen(topics.fence(client_id), self._fence)
@@ -103,7 +103,12 @@ class Bus:
     def start(self) -> None:
         """Start connecting, in the background and for ever."""
         self.failed = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._dial(self.failed), name=f"bus {self.client_id}")
+        self._dialer = Dialer(
+            self.settings, self._make_connection, self._open, self._ended, self.log
+        )
+        self._task = asyncio.create_task(
+            self._dial(self._dialer, self.failed), name=f"bus {self.client_id}"
+        )
 
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
@@ -133,7 +138,7 @@ class Bus:
     @property
     def reconnects(self) -> int:
         """Connections that were established and have ended."""
-        return self._dialer.reconnects
+        return 0 if self._dialer is None else self._dialer.reconnects
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until connected. Raises TimeoutError."""
@@ -300,8 +305,8 @@ class Bus:
 
     # The connection's life
 
-    async def _dial(self, failed: asyncio.Future[str]) -> None:
-        await self._dialer.dial()
+    async def _dial(self, dialer: Dialer, failed: asyncio.Future[str]) -> None:
+        await dialer.dial()
         failed.set_result(f"another client uses our instance id {self.client_id}")
 
     def _make_connection(self) -> Connection:
