@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from patchbay.bus import Bus, Message
 from patchbay.log import get_logger
+from patchbay.messages import encode, new_event
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -20,6 +23,7 @@ from patchbay_bartender.edge.bank import Bank
 from patchbay_bartender.edge.gui import GuiEdge
 from patchbay_bartender.edge.pumps import PumpsEdge
 from patchbay_bartender.edge.simulated import SimulatedGpio, changes
+from patchbay_bartender.messages import Blend, PumpsState
 from patchbay_bartender.settings import BOARD_PINS, BartenderSettings
 from patchbay_bartender.simulator import Gui
 
@@ -192,6 +196,63 @@ class House:
         await until(lambda: not self.bank.on and self.domain.kept.bar.state.run is None)
         async with self.domain.kept.bars.lock:
             await self.domain.kept.save_records()
+
+
+class PumpsByHand:
+    """A test as the pumps' edge, as far as the scheduler sees it."""
+
+    def __init__(self, house: House, bus: Bus) -> None:
+        self.house = house
+        self.bus = bus
+        self.sequence = 0
+
+    async def state(self, run_id: str | None = None, last_run: str | None = None) -> None:
+        on = [0] if run_id else []
+        state = PumpsState(
+            edge=PUMPS,
+            driver="simulated",
+            on=on,
+            run_id=run_id,
+            remaining=3.0 if run_id else 0.0,
+            last_run=last_run or run_id,
+        )
+        await self.bus.publish("patchbay/bartender/bar-pumps/state", encode(state), retain=True)
+
+    async def event(self, name: str, data: msgspec.Struct, *, again: bool = False) -> None:
+        """A durable event, or the last one once more."""
+        self.sequence += not again
+        event = new_event(
+            id=f"e{self.sequence}",
+            source=PUMPS,
+            type=f"patchbay.bartender.{name}",
+            subject="bar-pumps",
+            data=data,
+            sequence=self.sequence,
+            epoch="first",
+        )
+        await self.bus.publish(f"patchbay/bartender/bar-pumps/event/{name}", event)
+
+    async def ordered(self, number: int = 0) -> str:
+        """The id of the run that was ordered."""
+        await until(lambda: len(self.house.heard.of("bar-pumps/cmd/run")) > number)
+        return str(self.house.heard.of("bar-pumps/cmd/run")[number]["run_id"])
+
+
+async def ask(house: House, name: str, body: msgspec.Struct) -> dict[str, Any]:
+    """A command's answer."""
+    topic = f"patchbay/bartender/bar/cmd/{name}"
+    answer: dict[str, Any] = json.loads(await house.watcher.request(topic, encode(body)))
+    return answer
+
+
+def stopped(house: House) -> set[str | None]:
+    """What the pumps were told to stop; None is whatever they do."""
+    return {one["run_id"] for one in house.heard.of("bar-pumps/cmd/stop")}
+
+
+async def order_blend(house: House) -> dict[str, Any]:
+    """Order four seconds of two pumps; the answer."""
+    return await ask(house, "blend", Blend(cup_size=0.2, ratios={"0": 1.0, "3": 0.5}, by="Ann"))
 
 
 class Hand:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from patchbay.store import Store
-from patchbay.testing import PATIENCE_S, MakeBus
-from tests.bartender_bar import Hand, House
+from patchbay.testing import PATIENCE_S, MakeBus, until
+from tests.bartender_bar import PUMPS, Hand, House, PumpsByHand
 
 
 @pytest.fixture
@@ -34,6 +34,32 @@ async def alone(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterato
         yield house
     finally:
         await house.end()
+
+
+@pytest.fixture
+async def bar(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
+    """A bar without pumps."""
+    house = House(make_bus, store, tmp_path)
+    house.watcher.start()
+    await house.watcher.wait_connected(PATIENCE_S)
+    await house.start_domain()
+    try:
+        yield house
+    finally:
+        await house.end()
+
+
+@pytest.fixture
+async def pumps(bar: House, make_bus: MakeBus) -> PumpsByHand:
+    bus = make_bus(PUMPS, announce=True)
+    bus.listen("patchbay/bartender/bar-pumps/cmd/+", lambda message: message.ack())
+    bus.start()
+    await bus.set_ready()
+    await bus.wait_online(PATIENCE_S)
+    pumps = PumpsByHand(bar, bus)
+    await pumps.state()
+    await until(lambda: bar.domain.presence.online)
+    return pumps
 
 
 @pytest.fixture

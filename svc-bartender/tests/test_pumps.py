@@ -224,6 +224,19 @@ async def test_a_stop_before_the_confirmation_ends_the_order(
     assert alone.pins.ran() == {}
 
 
+async def test_an_order_that_waits_when_the_pumps_end_has_failed_and_was_stopped_by_nobody(
+    alone: House, scheduler: Scheduler
+) -> None:
+    await scheduler.order("r1", p0=30)
+    await until(lambda: alone.heard.of(ASKED))
+    await alone.stop("pumps")
+    await alone.start_pumps()
+    await until(lambda: alone.heard.of(REFUSED))
+    refused = alone.heard.data(REFUSED)[0]  # said again: nobody has acknowledged it
+    assert (refused["code"], refused["reason"]) == ("failed", "the pumps' process was stopped")
+    assert alone.pins.ran() == {}
+
+
 async def test_a_pin_that_fails_ends_the_unit_with_everything_off(
     alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

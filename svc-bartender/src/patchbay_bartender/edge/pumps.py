@@ -15,7 +15,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -342,14 +342,14 @@ class PumpsEdge:
             self._log.error("a pin cannot be set", exc_info=again)
         self._fail(error)
 
-    def _end(self, result: Result, reason: str) -> None:
+    def _end(self, result: Literal["stopped", "failed"], reason: str) -> None:
         """All off, now; what was on has ended so."""
         try:
             self._bank.stop()
         finally:
             if (pending := self._pending) is not None:
                 self._put_away(pending)
-                self._refuse(pending.run, "stopped", reason)
+                self._refuse(pending.run, result, reason)
             self._finish(result, reason)
 
     def _finish(self, result: Result, reason: str) -> None:
