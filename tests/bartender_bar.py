@@ -66,8 +66,9 @@ class Pins:
             level[BOARD_PINS.index(one.pin)] = one.level
         return [pump for pump, high in level.items() if not high]
 
-    def times(self) -> list[tuple[int, float]]:
-        """(pump, seconds) of each time that a pump was on and is off again, in order of the end."""
+    def spans(self) -> list[tuple[int, float, float]]:
+        """(pump, on, off) of each time that a pump was on and is off again, in order of the end;
+        seconds on the monotonic clock, which all processes of a machine share."""
         since: dict[int, float] = {}
         found = []
         for one in changes(self.file):
@@ -75,8 +76,12 @@ class Pins:
             if not one.level:
                 since.setdefault(pump, one.at)
             elif pump in since:
-                found.append((pump, one.at - since.pop(pump)))
+                found.append((pump, since.pop(pump), one.at))
         return found
+
+    def times(self) -> list[tuple[int, float]]:
+        """(pump, seconds) of each of them."""
+        return [(pump, off - on) for pump, on, off in self.spans()]
 
     def ran(self) -> dict[int, float]:
         """Pump -> all its seconds."""

@@ -152,7 +152,7 @@ class PumpsEdge:
     def __enter__(self) -> PumpsEdge:
         self._watchdog.__enter__()
         if (cut := self._runs.cut_off) is not None:
-            ran = estimate(cut, self._bank.clock(), boot_id())
+            ran = estimate(cut, self._bank.began_at, boot_id())
             self._log.error("a run was cut off", run=cut.run_id)
             self._telling.finished(cut.run_id, "failed", "the pumps' process was killed", ran)
         return self
