@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from patchbay.bus import Bus, Message
 from patchbay.log import get_logger
@@ -28,6 +29,14 @@ from patchbay_bartender.settings import BOARD_PINS, BartenderSettings
 from patchbay_bartender.simulator import Gui
 
 PUMPS = "bartender-pumps-test"
+
+PATIENT: Mapping[str, Any] = {"lost_after_s": 60, "start_deadline_s": 30, "watchdog_s": 10}
+"""What is given up because it takes too long is so only after a time that no machine needs."""
+
+
+def with_settings(**settings: Any) -> pytest.MarkDecorator:
+    """Settings of ``[bartender]`` for the bar of a test, in the place of what is `PATIENT`."""
+    return pytest.mark.parametrize("wanted", [settings], indirect=True, ids=["set"])
 
 
 class Heard:
@@ -66,6 +75,10 @@ class Pins:
             level[BOARD_PINS.index(one.pin)] = one.level
         return [pump for pump, high in level.items() if not high]
 
+    def begun(self, pump: int) -> bool:
+        """Is or was this pump on? For tests of runs that a slow one could find over already."""
+        return any(BOARD_PINS[pump] == one.pin and not one.level for one in changes(self.file))
+
     def spans(self) -> list[tuple[int, float, float]]:
         """(pump, on, off) of each time that a pump was on and is off again, in order of the end;
         seconds on the monotonic clock, which all processes of a machine share."""
@@ -94,10 +107,10 @@ class Pins:
 class House:
     """GUI edge, pumps' edge and scheduler, each with a bus client of its own."""
 
-    def __init__(self, make_bus: MakeBus, store: Store, directory: Path) -> None:
+    def __init__(self, make_bus: MakeBus, store: Store, directory: Path, **settings: Any) -> None:
         self.store = store
         self.directory = directory
-        self.settings = BartenderSettings(sec_per_liter=20, lost_after_s=1.0)
+        self.settings = BartenderSettings(**{"sec_per_liter": 20, **PATIENT, **settings})
         self.pins = Pins(directory / "pins")
         self.watcher = make_bus("watcher")
         self.heard = Heard(self.watcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,17 @@ from tests.bartender_bar import PUMPS, Hand, House, PumpsByHand
 
 
 @pytest.fixture
-async def house(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
+def wanted(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What `with_settings` asks for."""
+    return dict(getattr(request, "param", {}))
+
+
+@pytest.fixture
+async def house(
+    make_bus: MakeBus, store: Store, tmp_path: Path, wanted: dict[str, Any]
+) -> AsyncIterator[House]:
     """A bar that is open. A litre takes 20 s."""
-    house = House(make_bus, store, tmp_path)
+    house = House(make_bus, store, tmp_path, **wanted)
     try:
         await house.start()
         yield house
@@ -24,9 +33,11 @@ async def house(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterato
 
 
 @pytest.fixture
-async def alone(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
+async def alone(
+    make_bus: MakeBus, store: Store, tmp_path: Path, wanted: dict[str, Any]
+) -> AsyncIterator[House]:
     """The pumps of a bar without a scheduler."""
-    house = House(make_bus, store, tmp_path)
+    house = House(make_bus, store, tmp_path, **wanted)
     house.watcher.start()
     await house.watcher.wait_connected(PATIENCE_S)
     await house.start_pumps()
@@ -37,9 +48,11 @@ async def alone(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterato
 
 
 @pytest.fixture
-async def bar(make_bus: MakeBus, store: Store, tmp_path: Path) -> AsyncIterator[House]:
+async def bar(
+    make_bus: MakeBus, store: Store, tmp_path: Path, wanted: dict[str, Any]
+) -> AsyncIterator[House]:
     """A bar without pumps."""
-    house = House(make_bus, store, tmp_path)
+    house = House(make_bus, store, tmp_path, **wanted)
     house.watcher.start()
     await house.watcher.wait_connected(PATIENCE_S)
     await house.start_domain()
