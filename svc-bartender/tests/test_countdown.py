@@ -201,6 +201,18 @@ def test_an_end_that_comes_a_little_nearer_leaves_no_second_out(
     assert said == [6, 5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("left_s", [1.98, 2.03, 2.98])  # the first was a little late on its way
+def test_who_hears_of_a_run_in_whole_seconds_only_counts_to_its_end(
+    count: Countdown, timers: Timers, said: list[int], left_s: float
+) -> None:
+    count.found("r1", 60)  # a GUI's edge that was killed
+    timers.pass_to(0.5)
+    count.about("r1", 3)
+    timers.pass_to(0.5 + left_s)
+    count.idle()
+    assert said == [2, 1, 0]
+
+
 def test_who_was_stopped_for_a_while_says_all_that_has_passed(
     count: Countdown, timers: Timers, said: list[int]
 ) -> None:

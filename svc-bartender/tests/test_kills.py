@@ -281,6 +281,20 @@ async def test_the_broker_may_go_in_the_middle_of_a_blend(units: Units, lateness
     assert record["status"] == "done"
 
 
+async def test_the_edge_of_the_guis_may_go_and_who_comes_back_hears_the_rest(
+    units: Units, lateness: Lateness
+) -> None:
+    async with Gui(units.gui_port) as gui:
+        await units.pouring(gui, 8)
+        units.gui.kill()
+    await asyncio.to_thread(units.gui.start)
+    async with Gui(units.gui_port) as gui:
+        await until(lambda: heard_zero(gui))
+        assert counted_down(gui, gui.statuses[0])
+    assert units.pins.ran() == {0: pytest.approx(8, abs=0.1 + lateness.worst_s)}
+    assert (await units.ended("finished"))["millilitres"] == {"0": pytest.approx(400, abs=5)}
+
+
 async def test_a_stop_reaches_the_pumps_though_there_is_no_scheduler(
     units: Units, lateness: Lateness
 ) -> None:

@@ -36,6 +36,8 @@ class Countdown:
         self._ended: str | None = None
         """The run that was over when we were told: what comes of it now was under way."""
         self._end_at = 0.0
+        self._rounded_s = 0.0
+        """The end may be so much earlier: it was told in whole seconds, rounded up."""
         self._next: int | None = None
         """What is said next; 0: nothing before the end; None: what is true then."""
         self._next_at = 0.0
@@ -59,7 +61,7 @@ class Countdown:
         elif abs(end_at - self._end_at) > CLOSE_S:
             if abs(end_at - self._end_at) > ROUGH_S:
                 self._next = None
-            self._end_at = end_at
+            self._end_at, self._rounded_s = end_at, 0.0
             self._wait()
 
     def about(self, run: str, seconds: int) -> None:
@@ -67,6 +69,7 @@ class Countdown:
         above_s = self._loop.time() + seconds - self._end_at
         if run != self._run or not -ROUGH_S < above_s < 1 + ROUGH_S:
             self.busy(run, seconds)
+            self._rounded_s = 1.0
 
     def found(self, run: str, at_most_s: float) -> None:
         """This run was under way some time ago, and took so long then. It is said only if nobody
@@ -87,7 +90,7 @@ class Countdown:
         self._cancel()
 
     def _begin(self, run: str, end_at: float, first_at: float) -> None:
-        self._run, self._end_at = run, end_at
+        self._run, self._end_at, self._rounded_s = run, end_at, 0.0
         self._next, self._next_at = None, first_at
         if first_at <= self._loop.time():
             self._tick()
@@ -124,7 +127,8 @@ class Countdown:
         """Say what should have been said by now, if we are late ourselves, and 0."""
         self._cancel()
         self._run = None
-        while self._next and self._end_at - self._next <= self._loop.time():
+        end_at = self._end_at - self._rounded_s
+        while self._next and end_at - self._next <= self._loop.time():
             self._say(self._next)
             self._next -= 1
         self._say(0)
