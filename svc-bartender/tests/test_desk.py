@@ -125,6 +125,16 @@ async def test_a_blend_that_nobody_has_seen_in_time_is_refused_however_it_is_sai
     assert again["ok"]  # what was refused was not obeyed, and may be asked for again
 
 
+async def test_a_stop_that_waited_while_the_scheduler_was_away_still_stops(
+    bar: House, mosquitto: Part
+) -> None:
+    await bar.stop("domain")
+    pub(mosquitto, f"{TOPIC}/bar/cmd/stop", "{}", "-q", "1")
+    await bar.start_domain()
+    await until(lambda: bar.heard.of("bar-pumps/cmd/stop"))
+    assert stopped(bar) == {None}
+
+
 async def test_a_stop_is_handled_once_and_has_one_answer_and_one_event(house: House) -> None:
     replies = Seen()
     house.watcher.subscribe("reply/me", replies.take)
