@@ -3,5 +3,6 @@
 tlv         lanterns connect and obey
 api         people and programs command them by HTTP
 page        browsers show them
+hosts       which names the API and the page answer to
 following   what the edges that obey learn from the bus
 """
