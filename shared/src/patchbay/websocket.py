@@ -7,6 +7,7 @@
 
 As `patchbay.net` does for TCP, a `WebSocketServer` makes one `Session` for each connection and owns
 its limits. A client that does not read is dropped when too much waits for it, and holds nobody up.
+Nor does one that never says what it wants: of too many such the oldest is cut.
 The protocol itself (RFC 6455) is the websockets library's.
 """
 
@@ -41,6 +42,9 @@ STOP_GRACE_S: Final = 0.4
 
 CLOSE_TIMEOUT_S: Final = 2.0
 """How long a client may take to answer our close before the connection is cut."""
+
+_SAID_EACH: Final = 100
+"""Of so many connections that are cut one is logged: whoever opens thousands fills no disk."""
 
 _LIBRARY = logging.getLogger("patchbay.websocket.library")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
@@ -271,7 +275,8 @@ class WebSocketServer:
             del self._opening[oldest]
             oldest.transport.abort()
             self.hurried += 1
-            self._log.warning("connection cut: too many say nothing", all=self.hurried)
+            if self.hurried % _SAID_EACH == 1:
+                self._log.warning("connections cut: too many say nothing", all=self.hurried)
 
     def went(self, connection: ServerConnection) -> None:
         """A connection is gone."""
