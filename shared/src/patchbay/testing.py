@@ -69,6 +69,20 @@ async def eventually(
         await asyncio.sleep(0.02)
 
 
+async def reaches(measure: Callable[[], Awaitable[int]], enough: int) -> None:
+    """Wait until ``measure`` is at least ``enough``, however long that takes while it rises.
+
+    Raises TimeoutError when it has stayed the same for `PATIENCE_S`.
+    """
+    before = -1
+    while (now := await measure()) < enough:
+        if now != before:
+            before, deadline = now, asyncio.get_running_loop().time() + PATIENCE_S
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError(f"{now} of {enough} for {PATIENCE_S} s")
+        await asyncio.sleep(0.05)
+
+
 class Seen(list[Message]):
     """Messages in the order in which they came."""
 
