@@ -64,6 +64,31 @@ async def test_a_batch_is_never_larger_than_half_a_packet(edge: Edge, domain: Do
     assert max(len(one.payload) for one in domain.messages) <= sender_module.BATCH_BYTES
 
 
+async def test_while_no_puback_comes_events_wait_on_disk_and_become_batches(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    for _ in range(sender_module.MESSAGES + 30):  # in one turn: no PUBACK can come
+        edge.take()
+    assert edge.sender.sent == sender_module.MESSAGES
+    await until(lambda: len(domain.numbers) == sender_module.MESSAGES + 30)
+    assert domain.numbers == list(range(1, sender_module.MESSAGES + 31))
+    assert max(count for _, count in domain.sizes) > 1
+
+
+async def test_what_waits_in_memory_is_bounded_and_the_rest_is_read_from_the_file(
+    edge: Edge, domain: Domain
+) -> None:
+    for _ in range(sender_module.AHEAD + 100):
+        edge.take()
+    assert len(edge.sender._fresh) <= sender_module.AHEAD
+    await domain.start()
+    await edge.start()
+    await until(lambda: len(domain.numbers) == sender_module.AHEAD + 100)
+    assert domain.numbers == list(range(1, sender_module.AHEAD + 101))
+
+
 async def test_no_more_than_the_window_is_under_way(edge: Edge, domain: Domain) -> None:
     await domain.start()
     await edge.start()
