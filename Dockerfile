@@ -39,6 +39,10 @@ RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /dis
 
 
 FROM ${BASE_IMAGE}
+# Base images come without the compiled standard library, and on a root file system that cannot be
+# written every start, and every question for health, would compile what it imports.
+RUN python3 -m compileall -q -x '/(test|tests|idlelib|lib2to3|turtledemo|(site|dist)-packages)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # The directories of a unit's state. Each unit is a user of its own and has a volume of its own; a
 # new volume takes its rights from here.
 RUN if python3 -m pip --version >/dev/null 2>&1; then \

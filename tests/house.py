@@ -35,6 +35,7 @@ from patchbay.testing import (
     eventually,
     free_port,
     mosquitto_part,
+    reaches,
     store_part,
     until,
 )
@@ -235,11 +236,11 @@ class House:
         """
         wanted = {device_id(board.id): board.send for board in boards}
 
-        async def all_are_there() -> bool:
+        async def kept() -> int:
             found = await self.kept.find("boards", {"_id": {"$in": sorted(wanted)}})
-            return {one["_id"]: one["send"] for one in found} == wanted
+            return sum(one["send"] == wanted[one["_id"]] for one in found)
 
-        await eventually(all_are_there)
+        await reaches(kept, len(wanted))
 
     async def quiet(self) -> None:
         """Wait until the broker has confirmed every event that follows from what is kept."""

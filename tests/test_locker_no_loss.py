@@ -86,7 +86,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield house
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 async def test_whoever_is_killed_each_access_is_kept_once_and_no_board_is_wiped(
     house: House,
 ) -> None:

@@ -26,7 +26,11 @@ async def well(unit: Unit) -> None:
     unit.info_sources["broken"] = lambda: 1 // 0
     unit.log.info(
         "ready",
-        modules=[name for name in ("pymongo", "rich", "typer") if name in sys.modules],
+        modules=[
+            name
+            for name in ("dns", "pymongo", "rich", "typer", "typing_extensions")
+            if name in sys.modules
+        ],
         state_dir=unit.state_dir.is_dir(),
         listen_host=unit.listen_host,
         port=unit.settings(Settings).port,

@@ -7,10 +7,9 @@ import json
 
 import pytest
 
-from patchbay.bus import Bus, Message
+from patchbay.bus import Message
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.testing import PATIENCE_S, MakeBus, Part, Seen, broker_settings, pub, until
-from patchbay.topics import Topics
+from patchbay.testing import PATIENCE_S, MakeBus, Part, Seen, pub, until
 
 
 async def test_publish_reports_the_puback_and_whether_anybody_listens(make_bus: MakeBus) -> None:
@@ -141,47 +140,6 @@ async def test_after_a_killed_broker_it_subscribes_again_and_republishes_what_it
     await until(lambda: seen.payloads == [b"1"])
 
 
-async def test_status_is_online_when_ready_and_offline_after_a_clean_exit_or_a_cut(
-    make_bus: MakeBus,
-) -> None:
-    watcher = make_bus("w")
-    seen = Seen()
-    watcher.subscribe("patchbay/status/u", seen.take)
-    watcher.start()
-    await watcher.wait_connected(5)
-
-    bus = make_bus("u", announce=True)
-    bus.start()
-    await bus.wait_connected(5)
-    assert seen == []
-    await bus.set_ready()
-    await until(lambda: seen.payloads == [b"online"])
-    await bus.stop()
-    await until(lambda: seen.payloads == [b"online", b"offline"])
-
-    cut = make_bus("u", announce=True)
-    cut.start()
-    await cut.set_ready()
-    await cut.wait_online(5)
-    assert cut._connection is not None
-    cut._connection.abort("cut by the test")
-    await until(lambda: seen.payloads[3:] == [b"offline", b"online"])
-
-
-async def test_a_unit_corrects_its_own_status(make_bus: MakeBus, mosquitto: Part) -> None:
-    bus = make_bus("u", announce=True)
-    bus.start()
-    await bus.set_ready()
-    await bus.wait_online(5)
-    watcher = make_bus("w")
-    seen = Seen()
-    watcher.subscribe("patchbay/status/u", seen.take)
-    watcher.start()
-    await until(lambda: seen.payloads == [b"online"])
-    pub(mosquitto, "patchbay/status/u", "offline", "-r", "-q", "1")
-    await until(lambda: seen.payloads == [b"online", b"offline", b"online"])
-
-
 async def test_what_was_queued_while_away_is_late_and_what_comes_after_the_nonce_is_not(
     make_bus: MakeBus, mosquitto: Part
 ) -> None:
@@ -201,20 +159,6 @@ async def test_what_was_queued_while_away_is_late_and_what_comes_after_the_nonce
     pub(mosquitto, "x", "fresh", "-q", "1")
     await until(lambda: len(seen) == 2)
     assert [(m.payload, m.late) for m in seen] == [(b"queued", True), (b"fresh", False)]
-
-
-async def test_two_clients_with_one_id_end_with_a_clear_error(mosquitto: Part) -> None:
-    settings = broker_settings(mosquitto.port)
-    twins = [Bus(settings, client_id="twin", topics=Topics(), announce=False) for _ in range(2)]
-    for twin in twins:
-        twin.start()
-    try:
-        ends = [twin.failed for twin in twins if twin.failed is not None]
-        done, _ = await asyncio.wait(ends, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-        assert "instance id twin" in next(iter(done)).result()
-    finally:
-        for twin in twins:
-            await twin.stop()
 
 
 async def test_a_listener_that_crashes_costs_its_message_and_not_the_connection(

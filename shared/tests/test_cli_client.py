@@ -150,6 +150,21 @@ def test_a_table_shows_every_value_whole(capsys: pytest.CaptureFixture[str]) -> 
     assert "yes" in out
 
 
+def test_a_row_is_a_line_where_no_terminal_ends_it_and_folded_where_one_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = "2026-11-20T14:04:52.877Z"
+    rows = [("x" * 60, at, at)]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table("gadgets", ("name", "from", "to"), rows)
+    assert capsys.readouterr().out.splitlines()[2].split() == list(rows[0])
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("gadgets", ("name", "from", "to"), rows)
+    folded = capsys.readouterr().out.splitlines()
+    assert len(folded) > 3
+    assert max(map(len, folded)) == 80
+
+
 def test_what_a_device_says_is_text_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("gadgets", ("name",), [("[red]x[/red] :smile:",), (5,), (False,)])
     out = capsys.readouterr().out

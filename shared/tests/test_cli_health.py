@@ -78,6 +78,32 @@ def test_a_wrong_settings_file_is_one_line(
     assert capsys.readouterr().err.startswith("patchbay: ")
 
 
+def test_compose_s_question_loads_next_to_nothing(tmp_path: Path) -> None:
+    """It is asked within the unit's own limit of memory. (Without `site`: an editable installation
+    imports what an image does not.)"""
+    beat(tmp_path)
+    program = (
+        "import sys, patchbay.cli\n"
+        "try: patchbay.cli.main()\n"
+        "finally: print(sorted({'argparse', 'msgspec', 'pathlib', 'socket'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path[:0] = {sys.path!r}\n{program}",
+            "health",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, "PATCHBAY_RUNTIME__STATE_DIR": str(tmp_path)},
+    )
+    assert done.stdout == "online\n[]\n"
+
+
 def test_it_loads_neither_typer_nor_the_settings(tmp_path: Path) -> None:
     beat(tmp_path)
     program = (

@@ -8,83 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.bus import Bus, Message
-from patchbay.messages import Ack, Event, decode_events, encode
-from patchbay.outbox import Journal, Patience, Row, Sender
+from patchbay.outbox import Patience
 from patchbay.outbox import patience as patience_module
 from patchbay.outbox import sender as sender_module
 from patchbay.testing import MakeBus, Part, until
-
-SERVICE = "tiny"
-INSTANCE = "tiny-edge-1"
-ALONE_TOPIC = "patchbay/tiny/d1/event/said"
-BATCH_TOPIC = f"patchbay/tiny/{INSTANCE}/event/batch"
-
-
-class Edge:
-    """A journal and its sender, on a bus that is not started."""
-
-    def __init__(self, bus: Bus, path: Path) -> None:
-        self.bus = bus
-        self.journal = Journal(path)
-        self.told = 0
-        self.sender = Sender(self.journal, bus, SERVICE, self._acknowledged)
-
-    def _acknowledged(self) -> None:
-        self.told += 1
-
-    def take(self, count: int = 1, body: bytes = b"{}", subject: str = "D1") -> None:
-        """Commit so many events, as one turn, and hand them to the sender."""
-        first = self.journal.seq + 1
-        rows = [
-            Row(seq, f"k{seq}", ALONE_TOPIC, "patchbay.tiny.said", subject, "t", body)
-            for seq in range(first, first + count)
-        ]
-        self.journal.commit(rows, (), self.sender.acked)
-        self.sender.committed(rows)
-
-    async def start(self) -> None:
-        self.sender.start()
-        self.bus.start()
-        await self.bus.wait_connected(5)
-
-
-class Domain:
-    """Hears all that the edge says, and acknowledges what the test wants."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.messages: list[Message] = []
-        self.events: list[Event] = []
-        self.letters: list[bytes] = []
-        bus.listen("patchbay/tiny/+/event/+", self._hear)
-        bus.listen("patchbay/dead/tiny", self._bury)
-
-    def _hear(self, message: Message) -> None:
-        message.ack()
-        self.messages.append(message)
-        self.events += decode_events(message.payload)
-
-    def _bury(self, message: Message) -> None:
-        message.ack()
-        self.letters.append(message.payload)
-
-    @property
-    def numbers(self) -> list[int]:
-        return [event.sequence for event in self.events]
-
-    @property
-    def sizes(self) -> list[tuple[str, int]]:
-        """Of each message its topic and how many events it had."""
-        return [(one.topic, len(decode_events(one.payload))) for one in self.messages]
-
-    async def start(self) -> None:
-        self.bus.start()
-        await self.bus.wait_connected(5)
-
-    async def acknowledge(self, epoch: str, upto: int, nak: bool = False) -> None:
-        topic = self.bus.topics.ack(INSTANCE)
-        await self.bus.publish(topic, encode(Ack(epoch, upto, nak)))
+from tests.sender_ends import ALONE_TOPIC, BATCH_TOPIC, INSTANCE, Domain, Edge
 
 
 @pytest.fixture
@@ -136,6 +64,31 @@ async def test_a_batch_is_never_larger_than_half_a_packet(edge: Edge, domain: Do
     await until(lambda: domain.numbers == list(range(1, 41)))
     assert max(count for _, count in domain.sizes) > 1
     assert max(len(one.payload) for one in domain.messages) <= sender_module.BATCH_BYTES
+
+
+async def test_while_no_puback_comes_events_wait_on_disk_and_become_batches(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    for _ in range(sender_module.MESSAGES + 30):  # in one turn: no PUBACK can come
+        edge.take()
+    assert edge.sender.sent == sender_module.MESSAGES
+    await until(lambda: len(domain.numbers) == sender_module.MESSAGES + 30)
+    assert domain.numbers == list(range(1, sender_module.MESSAGES + 31))
+    assert max(count for _, count in domain.sizes) > 1
+
+
+async def test_what_waits_in_memory_is_bounded_and_the_rest_is_read_from_the_file(
+    edge: Edge, domain: Domain
+) -> None:
+    for _ in range(sender_module.AHEAD + 100):
+        edge.take()
+    assert len(edge.sender._fresh) <= sender_module.AHEAD
+    await domain.start()
+    await edge.start()
+    await until(lambda: len(domain.numbers) == sender_module.AHEAD + 100)
+    assert domain.numbers == list(range(1, sender_module.AHEAD + 101))
 
 
 async def test_no_more_than_the_window_is_under_way(edge: Edge, domain: Domain) -> None:

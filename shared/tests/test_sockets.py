@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import resource
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from patchbay.sockets import peer_address, why_not_listening
+from patchbay.sockets import notice_power_cuts, peer_address, why_not_listening
 from patchbay.testing import PATIENCE_S
 
 ALLOW = """
@@ -71,3 +72,15 @@ def test_a_peer_is_named_as_people_write_it(name: object, address: str) -> None:
 )
 def test_why_nobody_can_listen_is_one_line(error: OSError, reason: str) -> None:
     assert why_not_listening("h", 1, error) == f"cannot listen on h:1: {reason}"
+
+
+def test_a_peer_without_power_is_noticed_within_a_minute_and_a_slow_one_is_left() -> None:
+    with socket.socket() as sock:
+        notice_power_cuts(sock)
+        asked = {
+            option: sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        }
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert list(asked.values()) == [30, 10, 3]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0

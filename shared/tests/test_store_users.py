@@ -58,6 +58,14 @@ def test_a_service_reaches_its_own_collections_and_the_shared_ones() -> None:
     assert all("drop" not in action for one in role["privileges"] for action in one["actions"])
 
 
+def test_no_service_can_change_or_remove_what_another_has_set_aside() -> None:
+    [role] = roles(SERVICES, "house")
+    actions = {one["resource"]["collection"]: set(one["actions"]) for one in role["privileges"]}
+    assert actions["dead"].isdisjoint({"update", "remove"})
+    assert "remove" not in actions["sources"]
+    assert {"update", "remove"} <= actions["gates"]
+
+
 def test_every_service_with_a_domain_says_its_collections() -> None:
     for service in discover().values():
         assert bool(service.collections) == ("domain" in service.roles), service.name

@@ -8,11 +8,12 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from patchbay.deploy.systemd_service import files
+from patchbay.deploy.systemd_service import closed_to, files
 from patchbay.errors import SettingsError
 from patchbay.testing import PATIENCE_S
 
@@ -77,6 +78,22 @@ def test_a_unit_with_devices_may_use_those_and_no_others() -> None:
 def test_what_is_no_such_device_is_refused(device: str) -> None:
     with pytest.raises(SettingsError):
         files(UNIT, PYTHON, devices=(device,))
+
+
+def test_an_interpreter_that_its_user_cannot_reach_is_told() -> None:
+    with tempfile.TemporaryDirectory() as place:  # closed to others, below one that is open
+        home = Path(place)
+        python = home / "python"
+        python.symlink_to("/bin/true")
+        assert closed_to("nobody", python) == home
+        assert closed_to("root", python) is None
+        assert closed_to(home.owner(), python) is None
+        home.chmod(0o711)
+        assert closed_to("nobody", python) is None
+
+
+def test_an_interpreter_that_is_not_there_is_not_told(tmp_path: Path) -> None:
+    assert closed_to("nobody", Path("/nowhere/bin/python")) is None
 
 
 def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:

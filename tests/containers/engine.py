@@ -22,6 +22,9 @@ from docker.errors import DockerException, ImageNotFound
 from msgspec import Struct
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+COMPOSES: Final = (("docker-compose",), ("docker", "compose"))
+"""Compose 1, or 2 by its old name; compose 2 as the engine's plugin."""
+
 PACKAGES: Final = ("docker.io", "docker-compose", "debootstrap")
 START_TIMEOUT_S: Final = 60.0
 INSTALL_TIMEOUT_S: Final = 300.0
@@ -173,8 +176,7 @@ def _sweep(client: DockerClient) -> None:
 
 
 def _composes() -> tuple[tuple[str, ...], ...]:
-    candidates = (("docker-compose",), ("docker", "compose"))
-    found = tuple(one for one in candidates if shutil.which(one[0]) and _is_compose(one))
+    found = tuple(one for one in COMPOSES if shutil.which(one[0]) and _is_compose(one))
     if not found:
         raise Missing("an engine, but neither docker-compose nor docker compose")
     return found

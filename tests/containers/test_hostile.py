@@ -1,4 +1,7 @@
-"""Those who mean no good, or nothing, on every device port: one connection closes, nothing else."""
+"""Those who mean no good, or nothing, on every device port: one connection closes, nothing else.
+
+And who is honest is answered all the while.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import random
 import pytest
 
 from patchbay.services import discover
-from patchbay_locker.simulator import Board
 from tests.containers.composed import System
+from tests.containers.honest import VISITS
 
 SILENT = 200
 SLOW = 20
@@ -27,14 +30,9 @@ async def test_a_device_port_bears_with_everybody(system: System, port: str) -> 
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(SILENT):
             await stack.enter_async_context(_connection(number))
+        await VISITS[port](system, number)  # while the silent ones are there, and no noise yet
         await asyncio.gather(*(_slow(number, seed) for seed in range(SLOW)), _random(number))
-        # Somebody honest is still let in while the silent ones are there.
-        if port == "locker":
-            board = Board("patient", number)
-            await board.report()
-            board.disconnect()
-        else:
-            await stack.enter_async_context(_connection(number))
+        await VISITS[port](system, number)
     await asyncio.to_thread(system.healthy)
     assert system.starts() == before, "something was started again"
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.request
 from collections.abc import AsyncIterator
 
 import pytest
 
 from patchbay.testing import eventually
 from tests.containers.composed import System
+from tests.containers.honest import order
 from tests.containers.load import Load
 
 LANTERNS = ("lantern-1", "lantern-2", "lantern-3")
@@ -47,15 +46,6 @@ def said(system: System, service: str) -> list[str]:
     return system.container(service).logs().decode().splitlines()
 
 
-def order(system: System, command: str, value: str) -> None:
-    """What the seed does with curl."""
-    body = {"method": "message", "params": {"command": command, "value": value}}
-    address = f"http://127.0.0.1:{system.ports['lantern-api']}"
-    request = urllib.request.Request(address, json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        assert json.load(answer)["result"] == "ok"
-
-
 async def test_simulated_devices_find_their_units(demo: System) -> None:
     async def all_have_been_heard() -> bool:
         chromebook = {"ClientName": {"$regex": "^CHROMEBOOK"}}
@@ -76,7 +66,7 @@ async def test_lanterns_obey_and_come_back_when_their_server_does(demo: System) 
         return all(sum(text in line for line in found) >= times for found in lines)
 
     await eventually(lambda: all_say("connected to"), WAIT_S)
-    await asyncio.to_thread(order, demo, "COLOR", "12ab34")
+    await asyncio.to_thread(order, demo.ports["lantern-api"], "COLOR", "12ab34")
     await eventually(lambda: all_say("12ab34"), WAIT_S)
     server = demo.container("lantern-tlv")
     await asyncio.to_thread(server.stop, timeout=10)

@@ -9,31 +9,17 @@ stdout belongs to what a command prints.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Literal, TextIO, TypeAlias
 
-Format: TypeAlias = Literal["auto", "console", "json"]
+from patchbay.lean import without
 
-
-@contextlib.contextmanager
-def _unless_imported(module: str) -> Iterator[None]:
-    """Make ``module`` look absent to what is imported meanwhile, unless it is there already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # how Python marks what is not there
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
-with _unless_imported("rich"):  # structlog.dev would import it: 5 MB in every unit on a Pi
+with without("rich"):
     import structlog
     from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+Format: TypeAlias = Literal["auto", "console", "json"]
 
 Logger: TypeAlias = FilteringBoundLogger
 """What everybody logs with: ``log.info("what happened", key=value)``."""

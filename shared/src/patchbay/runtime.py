@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from patchbay import log  # before all that imports structlog: see there
+from patchbay import log  # before all that imports structlog or msgspec: see `patchbay.lean`
 
 # isort: split
 from patchbay.errors import PatchbayError, SettingsError

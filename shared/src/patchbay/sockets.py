@@ -25,15 +25,26 @@ def find_dead(sock: socket.socket, within_s: int) -> None:
     read for so long counts as gone too.
     """
     idle_s = max(1, within_s // 2)
+    _probe(sock, idle_s, max(1, (within_s - idle_s) // _PROBES), _PROBES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, within_s * 1000)
+
+
+def notice_power_cuts(sock: socket.socket) -> None:
+    """Have the kernel ask a silent peer after half a minute, and end the connection after one.
+
+    A device without power ends none. Unlike with `find_dead`, a peer that is there and does not
+    read is left alone.
+    """
+    _probe(sock, idle_s=30, every_s=10, times=3)
+
+
+def _probe(sock: socket.socket, idle_s: int, every_s: int, times: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
-        sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, (within_s - idle_s) // _PROBES)
-        )
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, within_s * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, times)
 
 
 def allow_connections(wanted: int, log: Logger) -> int:

@@ -14,23 +14,26 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import bson
 import structlog
 from msgspec import to_builtins
-from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    ExecutionTimeout,
-    OperationFailure,
-    WTimeoutError,
-)
 
 from patchbay.errors import Unavailable
+from patchbay.lean import without
 from patchbay.messages import DeadLetter, parse_time
 from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
+
+with without("cryptography"):
+    import bson
+    from pymongo import AsyncMongoClient, ReplaceOne, WriteConcern
+    from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.errors import (
+        BulkWriteError,
+        ConnectionFailure,
+        ExecutionTimeout,
+        OperationFailure,
+        WTimeoutError,
+    )
 
 Document = dict[str, Any]
 ObjectId = bson.ObjectId

@@ -6,7 +6,6 @@ and key, or the environment variable.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -63,6 +62,8 @@ def build(name: str, kind: type[T], given: Mapping[str, Given]) -> T:
 
 def hint(wrong: str, known: Iterable[str]) -> str:
     """`` (did you mean port?)`` for a name that is close to a known one, or nothing."""
+    import difflib  # by those few who need it
+
     close = difflib.get_close_matches(wrong, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import patchbay
-from patchbay import log  # before all that imports structlog: see there
+from patchbay import log  # before all that imports structlog or msgspec: see `patchbay.lean`
 
 # isort: split
 from msgspec import Struct

@@ -19,9 +19,6 @@ from patchbay.services import DOMAIN, Service
 
 SCRIPT: Final = f"{STORE}/users.js"
 
-SHARED: Final = ("dead", "sources")
-"""Collections of all services: their dead letters, and how far their edges' events have come."""
-
 ACTIONS: Final = (
     "find",
     "insert",
@@ -31,6 +28,14 @@ ACTIONS: Final = (
     "createIndex",
     "collMod",
 )
+"""What a service does with its own collections."""
+
+SHARED: Final[Mapping[str, tuple[str, ...]]] = {
+    "dead": ("find", "insert", "createCollection", "createIndex", "collMod"),
+    "sources": ("find", "insert", "update", "createCollection"),
+}
+"""Collections of all services, and no more than is done there: dead letters are kept and never
+changed, time lets them go; how far the edges' events have come is written over, never removed."""
 
 _SCRIPT = """\
 // Made by `patchbay broker users`, for mongosh as an administrator. May run again and again.
@@ -48,12 +53,13 @@ for (const {user, pwd, roles} of %(users)s) {
 
 def roles(services: Mapping[str, Service], database: str) -> list[dict[str, Any]]:
     """A role for each service: its name and its privileges, as MongoDB's createRole takes them."""
+    shared = SHARED.items()
     return [
         {
             "role": service.name,
             "privileges": [
-                {"resource": {"db": database, "collection": one}, "actions": list(ACTIONS)}
-                for one in (*service.collections, *SHARED)
+                {"resource": {"db": database, "collection": one}, "actions": list(actions)}
+                for one, actions in (*((own, ACTIONS) for own in service.collections), *shared)
             ],
         }
         for service in services.values()

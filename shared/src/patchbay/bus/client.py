@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from patchbay.bus.connection import Connection, OnAck, Will
+from patchbay.bus.connection import Connection, OnAck
+from patchbay.bus.dialer import Dialer
 from patchbay.bus.letters import DeadLetters
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Backlog, Meter
+from patchbay.bus.presence import Presence
 from patchbay.bus.properties import properties
 from patchbay.bus.requests import Requests
 from patchbay.bus.router import Router
@@ -34,14 +35,6 @@ from patchbay.errors import Unavailable
 from patchbay.messages import new_id
 from patchbay.settings import BrokerSettings
 from patchbay.topics import Topics
-
-ONLINE = b"online"
-OFFLINE = b"offline"
-
-TAKEOVER_S = 1.0
-TAKEOVERS_LIMIT = 8
-"""So many connections in a row that the broker ended so soon mean that another unit has our
-instance id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason."""
 
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
@@ -72,10 +65,8 @@ class Bus:
         self.client_id = client_id
         self.topics = topics
         self.durable = durable
-        self.announces = announce
         self.port = settings.port if port is None else port
         self.log = structlog.get_logger("bus").bind(client=client_id)
-        self.reconnects = 0
         self.failed: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,14 +78,11 @@ class Bus:
         self._meter = meter
         self._letters = DeadLetters(client_id, settings.dead_letter_queue)
         self._requests: Requests | None = None
-        self._ready = False
-        self._leaving = False
         self._connected = asyncio.Event()
-        self._online = asyncio.Event()
         self._nonce = b""
         self._forbidden: set[str] = set()
-        if announce:
-            self.listen(topics.unit_status(client_id), self._own_status)
+        self._dialer: Dialer | None = None
+        self._presence = Presence(self, announce)
         if durable:
             self.listen(topics.fence(client_id), self._fence)
 
@@ -115,20 +103,20 @@ class Bus:
     def start(self) -> None:
         """Start connecting, in the background and for ever."""
         self.failed = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._connect_for_ever(), name=f"bus {self.client_id}")
+        self._dialer = Dialer(
+            self.settings, self._make_connection, self._open, self._ended, self.log
+        )
+        self._task = asyncio.create_task(
+            self._dial(self._dialer, self.failed), name=f"bus {self.client_id}"
+        )
 
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
-        self._leaving = True
+        self._presence.leave()
         if self._task is None:
             return
         if self._connection is not None and self._connection.alive:
-            if self.announces:
-                with contextlib.suppress(Unavailable, TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self.publish(
-                            self.topics.unit_status(self.client_id), OFFLINE, retain=True
-                        )
+            await self._presence.say_offline()
             self._connection.close()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -145,7 +133,12 @@ class Bus:
     @property
     def online(self) -> bool:
         """Connected, all hooks have run, and ``online`` is published."""
-        return self._online.is_set()
+        return self._presence.online.is_set()
+
+    @property
+    def reconnects(self) -> int:
+        """Connections that were established and have ended."""
+        return 0 if self._dialer is None else self._dialer.reconnects
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until connected. Raises TimeoutError."""
@@ -155,7 +148,7 @@ class Bus:
     async def wait_online(self, timeout_s: float | None = None) -> None:
         """Wait until online. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            await self._online.wait()
+            await self._presence.online.wait()
 
     def on_connect(self, hook: Hook) -> None:
         """Run ``hook`` after each CONNACK, when subscribed and before ``online`` is said."""
@@ -163,22 +156,11 @@ class Bus:
 
     async def set_ready(self) -> None:
         """The owner is ready: ``online`` is said now, and after the hooks of each CONNACK."""
-        self._ready = True
-        if self.connected:
-            await self.say_online()
-
-    async def say_online(self) -> None:
-        """Publish our status: online."""
-        if self.announces and self._ready and not self._leaving:
-            await self.publish(self.topics.unit_status(self.client_id), ONLINE, retain=True)
-        if self._ready:
-            self._online.set()
+        await self._presence.set_ready()
 
     def repeat_online(self) -> None:
         """Say ``online`` again, for somebody who must hear it live. Nothing while we are not."""
-        if self.announces and self.online and not self._leaving:
-            with contextlib.suppress(Unavailable):
-                self.post(self.topics.unit_status(self.client_id), ONLINE, retain=True)
+        self._presence.repeat_online()
 
     # Receiving
 
@@ -192,8 +174,19 @@ class Bus:
         While it raises Unavailable the message waits and is tried again; any other exception makes
         the message a dead letter, and the next one is handled.
         """
-        self._add(
-            Subscription.queued(pattern, handler, self._poison, self._comes_again, self.settings)
+        self._add(self._queued(pattern, handler))
+
+    def divert(self, topic: str, handler: Handler) -> None:
+        """As `subscribe`, for what a wider filter of ours, subscribed to later, brings as well.
+
+        ``handler`` gets it beside what waits there. The broker is not asked for it: it would send
+        each message once for each of two filters.
+        """
+        self._router.add(self._queued(topic, handler, asked=False))
+
+    def _queued(self, pattern: str, handler: Handler, *, asked: bool = True) -> Subscription:
+        return Subscription.queued(
+            pattern, handler, self._poison, self._comes_again, self.settings, asked=asked
         )
 
     def _comes_again(self, message: Message) -> bool:
@@ -323,59 +316,31 @@ class Bus:
 
     # The connection's life
 
-    async def _connect_for_ever(self) -> None:
-        failures = takeovers = 0
-        said = ""
-        while True:
-            connection = Connection(
-                self.settings,
-                self.client_id,
-                self._router.deliver,
-                self._not_allowed,
-                self._meter,
-            )
-            try:
-                await self._open(connection)
-                failures, said = 0, ""
-                why = await connection.ended
-            except Unavailable as error:
-                why = str(error)
-            except Exception as error:  # the outermost loop of this task
-                why = f"a hook failed: {error!r}"
-                self.log.error("hook failed", exc_info=error)
-            finally:
-                self._connected.clear()
-                self._online.clear()
-                connection.abort("given up")
-            if connection.established:
-                self.reconnects += 1
-            lived_s = asyncio.get_running_loop().time() - connection.established_at
-            takeovers = takeovers + 1 if connection.established and lived_s < TAKEOVER_S else 0
-            if takeovers >= TAKEOVERS_LIMIT and self.failed is not None:
-                self.failed.set_result(f"another client uses our instance id {self.client_id}")
-                return
-            pause = min(
-                self.settings.backoff_max_s,
-                self.settings.backoff_initial_s * 2 ** min(failures, 16),
-            )
-            pause *= random.uniform(0.5, 1.0)
-            failures += 1
-            if why != said:
-                self.log.warning("not connected", why=why, next_try_s=round(pause, 2))
-                said = why
-            await asyncio.sleep(pause)
+    async def _dial(self, dialer: Dialer, failed: asyncio.Future[str]) -> None:
+        await dialer.dial()
+        failed.set_result(f"another client uses our instance id {self.client_id}")
+
+    def _make_connection(self) -> Connection:
+        return Connection(
+            self.settings,
+            self.client_id,
+            self._router.deliver,
+            self._not_allowed,
+            self._meter,
+        )
 
     async def _open(self, connection: Connection) -> None:
         """Connect and do all that follows a CONNACK."""
         self._router.late = self.durable
         self._forbidden.clear()
-        will = Will(self.topics.unit_status(self.client_id), OFFLINE) if self.announces else None
         self._connection = connection
-        await connection.open(port=self.port, durable=self.durable, will=will)
+        await connection.open(port=self.port, durable=self.durable, will=self._presence.will)
         subscribed = 0
         while subscribed < len(self._router.subscriptions):  # one may be added while we wait
             some = self._router.subscriptions[subscribed:]
-            await connection.subscribe([one.pattern for one in some])
+            filters = [one.pattern for one in some if one.asked]
+            if filters:
+                await connection.subscribe(filters)
             subscribed += len(some)
         if self.durable:
             self._nonce = new_id().encode()
@@ -386,19 +351,15 @@ class Bus:
             connection.publish(topic, payload, retain=True)
         for hook in self._hooks:
             await hook()
-        await self.say_online()
+        await self._presence.say_online()
         self.log.info("connected", host=self.settings.host, port=self.port)
+
+    def _ended(self) -> None:
+        self._connected.clear()
+        self._presence.online.clear()
 
     def _fence(self, message: Message) -> None:
         """Our own nonce came back: what arrives from now on was not queued while we were away."""
         message.ack()
         if message.payload == self._nonce:
             self._router.late = False
-
-    def _own_status(self, message: Message) -> None:
-        """A late Last Will of an old connection must not overwrite our ``online``."""
-        message.ack()
-        if message.payload != ONLINE and self.online and not self._leaving:
-            self.log.info("status corrected", said=message.payload.decode("utf-8", "replace"))
-            with contextlib.suppress(Unavailable):
-                self.post(message.topic, ONLINE, retain=True)

@@ -15,19 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from patchbay.bus.credentials import credentials, tls_context
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Meter
 from patchbay.bus.pipe import Pipe
 from patchbay.errors import SettingsError, TooLarge, Unavailable
+from patchbay.lean import without
 from patchbay.settings import BrokerSettings
+
+with without("dns"):
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+    from paho.mqtt.subscribeoptions import SubscribeOptions
 
 OnAck = Callable[[int | None], None]
 """Called with the PUBACK's reason code, or None when the connection ended before it came."""

@@ -7,6 +7,8 @@ call `ask` and print what comes with `print_json` or `print_table`.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 5.0
 """For the connection, and again for the answer: a person waits no longer than this."""
+
+UNBROKEN: Final = 100_000
+"""Columns of a table where no terminal ends its lines: more than any row has."""
 
 EVERY: Final = "all"
 """The device of a question that is about all devices."""
@@ -123,7 +128,9 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print for people: a table on stdout in which nothing is cut off.
 
-    None is an empty cell, a list its elements, a bool yes or no. Text is text: no markup in it.
+    What is too long for a terminal goes on in the next line of its cell. Where there is none, as
+    in a pipe, each row is a line, however long. None is an empty cell, a list its elements, a bool
+    yes or no. Text is text: no markup in it.
     """
     from rich.console import Console
     from rich.table import Table
@@ -141,7 +148,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_shown(value) for value in row))
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    in_a_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if in_a_terminal else UNBROKEN
+    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
 def _shown(value: object) -> str:

@@ -31,7 +31,7 @@ def install_service(
 
     Starts nothing: systemd need not run.
     """
-    from patchbay.deploy.systemd_service import SETTINGS, files
+    from patchbay.deploy.systemd_service import SETTINGS, closed_to, files
     from patchbay.errors import Unavailable
 
     _known(unit)
@@ -49,6 +49,8 @@ def install_service(
             raise Unavailable(f"{file.path}: {error.strerror} (with sudo?)") from error
         print(file.path)
     print(_NEXT.format(unit=unit, user=user, settings=SETTINGS), file=sys.stderr)
+    if (closed := closed_to(user, python)) is not None:
+        print(_CLOSED.format(user=user, python=python, closed=closed), file=sys.stderr)
 
 
 def supervisor_conf(
@@ -87,14 +89,19 @@ _NEXT = """
 What is left to do, as root:
 
   useradd --system --home-dir /var/lib/patchbay --shell /usr/sbin/nologin {user}
-  mkdir -p {settings}
+  install -d -m 0750 -g {user} {settings}
   systemctl daemon-reload
   systemctl enable --now patchbay@{unit}
 
 The first makes who runs it, once: it owns nothing but its state, /var/lib/patchbay. Settings of all
-units are {settings}/patchbay.toml; those of this one may be in {settings}/{unit}.environment, as
-PATCHBAY_BROKER__HOST=... a line. Both are for root and the group {user} only: mode 0640.
+units are {settings}/patchbay.toml; those of this one may be in {settings}/{unit}.environment,
+as PATCHBAY_BROKER__HOST=... a line. Only root and the group {user} can read them there.
 
   systemctl status patchbay@{unit}     "active (running)": devices are served
   journalctl -u patchbay@{unit}        what it says
+"""
+
+_CLOSED = """
+{python} is behind {closed}, which {user} may not enter: systemd will say 203/EXEC. Install
+Patchbay where everybody may look, as in /opt/patchbay.
 """

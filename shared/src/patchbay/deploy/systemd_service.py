@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +77,21 @@ def files(
 def _at_home(python: Path) -> bool:
     """Is anything of the interpreter in a home: itself, or what it is a link to?"""
     return any(one.is_relative_to(home) for one in (python, python.resolve()) for home in HOMES)
+
+
+def closed_to(user: str, python: Path) -> Path | None:
+    """The first directory on the way to the interpreter that ``user`` may not enter, as a home is.
+
+    None: there is none, or what is on the way is not known yet.
+    """
+    if user == "root":
+        return None
+    with contextlib.suppress(OSError):
+        for place in (*reversed(python.parents), *reversed(python.resolve().parents)):
+            mode = place.stat().st_mode
+            if not mode & stat.S_IXOTH and place.owner() != user and place.group() != user:
+                return place
+    return None
 
 
 def _devices(unit: str, devices: tuple[str, ...]) -> str:

@@ -48,6 +48,10 @@ MOST_MOVED = 50_000
 MOVED_FOR_EACH = 50
 """Events that may be written anew to give up others: so many at once, and for each that goes."""
 
+CACHE_KIB = 512
+"""Pages of the file in memory. SQLite would take 2 MB, which an outbox that grows fills: it writes
+at its end and reads what the kernel has in its own cache."""
+
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 
 
@@ -262,6 +266,7 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={synchronous}")
         db.execute("PRAGMA journal_size_limit=16777216")
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         db.executescript(SCHEMA)
         db.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0, 0, 0)", (new_id(),))
     except BaseException:

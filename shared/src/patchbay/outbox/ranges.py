@@ -20,10 +20,12 @@ from patchbay.messages import AckRanges, decode, ranges_of
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.patience import PATIENCE_MAX_S, PATIENCE_S
 from patchbay.outbox.sender import (
+    AHEAD,
     ALONE,
     BATCH_BYTES,
     BATCH_EVENTS,
     LOOK_S,
+    MESSAGES,
     WINDOW,
     Sender,
 )
@@ -75,7 +77,7 @@ class RangeSender(Sender):
     def committed(self, rows: list[Row]) -> None:
         """These rows are in the file now: send them when the window allows."""
         follows = rows and rows[0].seq == (self._fresh[-1].seq if self._fresh else self.sent) + 1
-        if follows and len(self._fresh) + len(rows) <= WINDOW:
+        if follows and len(self._fresh) + len(rows) <= AHEAD:
             self._fresh.extend(rows)
         self.pump()
 
@@ -85,6 +87,7 @@ class RangeSender(Sender):
             self._pausing is None
             and self._bus.connected
             and len(self._under_way) < WINDOW
+            and self._unsettled < MESSAGES
             and (rows := self._next(min(BATCH_EVENTS, WINDOW - len(self._under_way))))
         ):
             tries = {row.seq: self._again.pop(row.seq, None) for row in rows}
@@ -121,7 +124,7 @@ class RangeSender(Sender):
         if self._again:
             return (one.row for one in self._again.values())
         while not self._fresh and self.sent < self._journal.seq:
-            rows = self._journal.after(self.sent, WINDOW)
+            rows = self._journal.after(self.sent, AHEAD)
             if not rows:
                 break
             self._fresh.extend(row for row in rows if row.seq not in self._gone)

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import structlog
 
-from patchbay.net import notice_power_cuts
+from patchbay.sockets import notice_power_cuts
 from patchbay_allocator.wire.combinator import Answer, Decoder, Mix, Refused, encode
 from patchbay_allocator.wire.json_objects import WireError
 

@@ -1,93 +1,15 @@
-"""The server, by real sockets, on both event loops."""
+"""One connection of the server, by real sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import socket
 import struct
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
 
-import pytest
-import uvloop
-
-from patchbay.errors import Unavailable
-from patchbay.log import get_logger
-from patchbay.net import Limits, Peer, Server
+from patchbay.net import Limits, Server
 from patchbay.testing import PATIENCE_S, until
-
-LOG = get_logger("test")
-
-
-def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test on asyncio's own loop and on uvloop, whose transports differ."""
-
-    @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-    def run(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(test())
-
-    return run
-
-
-class Echo:
-    """Answers what it hears, and keeps it."""
-
-    def __init__(self, peer: Peer, all_of_them: list[Echo]) -> None:
-        self.peer = peer
-        self.heard = b""
-        self.whole: list[bool] = []
-        self.gone = 0
-        all_of_them.append(self)
-
-    def received(self, data: bytes) -> None:
-        self.heard += data
-        if b"crash" in data:
-            raise RuntimeError("a mistake in a session")
-        if b"bye" in data:
-            self.whole.append(self.peer.write(b"bye"))
-            self.peer.close()
-        else:
-            self.whole.append(self.peer.write(data))
-
-    def lost(self) -> None:
-        self.gone += 1
-
-
-class House:
-    """A server whose sessions are at hand."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.sessions: list[Echo] = []
-        self.server = Server(
-            lambda peer: Echo(peer, self.sessions), "127.0.0.1", 0, Limits(**limits), LOG
-        )
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A device whose connection the server has taken."""
-        taken = len(self.sessions)
-        streams = await asyncio.open_connection("127.0.0.1", self.server.port)
-        await until(lambda: len(self.sessions) > taken)
-        return streams
-
-
-@contextlib.asynccontextmanager
-async def house(**limits: Any) -> AsyncIterator[House]:
-    one = House(**limits)
-    async with one.server:
-        yield one
-
-
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What still comes, until the server closes."""
-    async with asyncio.timeout(PATIENCE_S):
-        try:
-            return await reader.read()
-        except ConnectionResetError:
-            return b""
+from tests.echo_house import LOG, Echo, house, on_both_loops, rest
 
 
 @on_both_loops
@@ -164,82 +86,6 @@ async def test_a_session_that_raises_loses_its_own_connection_only() -> None:
 
 
 @on_both_loops
-async def test_a_session_that_cannot_be_made_costs_its_own_connection_only() -> None:
-    def fail(peer: Peer) -> Echo:
-        raise RuntimeError(peer.address)
-
-    async with Server(fail, "127.0.0.1", 0, Limits(), LOG) as server:
-        reader, _ = await asyncio.open_connection("127.0.0.1", server.port)
-        assert await rest(reader) == b""
-        await until(lambda: server.connections == 0)
-        assert server.crashes == 1
-
-
-@on_both_loops
-async def test_one_more_than_allowed_is_closed_at_once_and_counted() -> None:
-    async with house(max_connections=1) as one:
-        _, writer = await one.connect()
-        reader, _ = await asyncio.open_connection("127.0.0.1", one.server.port)
-        assert await rest(reader) == b""
-        assert one.server.refused == 1
-        assert one.server.connections == 1
-        assert len(one.sessions) == 1
-        writer.close()
-        await until(lambda: one.server.connections == 0)
-        await one.connect()
-
-
-@on_both_loops
-async def test_a_silent_device_is_closed_and_a_talking_one_is_not() -> None:
-    async with house(idle_timeout_s=1.0) as one:
-        silent, _ = await one.connect()
-        talking, writer = await one.connect()
-        closed = asyncio.create_task(rest(silent))
-        while not closed.done():
-            writer.write(b".")
-            await talking.readexactly(1)
-            await asyncio.sleep(0.02)
-        assert one.server.timed_out == 1
-        assert one.server.connections == 1
-
-
-@on_both_loops
-async def test_nobody_is_called_silent_while_the_server_does_not_listen() -> None:
-    async with house(idle_timeout_s=0.5) as one:
-        one.server.pause()
-        reader, writer = await one.connect()
-        await asyncio.sleep(0)
-        writer.write(b"hello")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await reader.readexactly(5)
-        one.server.resume()
-        assert await reader.readexactly(5) == b"hello"
-        assert one.server.timed_out == 0
-
-
-@on_both_loops
-async def test_a_paused_server_reads_from_nobody_old_or_new() -> None:
-    async with house() as one:
-        old, old_writer = await one.connect()
-        one.server.pause()
-        one.server.pause()
-        new, new_writer = await one.connect()
-        old_writer.write(b"old")
-        new_writer.write(b"new")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await asyncio.wait(
-                    [asyncio.ensure_future(old.read(1)), asyncio.ensure_future(new.read(1))],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-        assert [session.heard for session in one.sessions] == [b"", b""]
-        one.server.resume()
-        one.server.resume()
-        await until(lambda: [session.heard for session in one.sessions] == [b"old", b"new"])
-
-
-@on_both_loops
 async def test_a_device_that_does_not_read_is_told_apart_and_then_dropped() -> None:
     async with house(write_buffer_bytes=100_000) as one:
         deaf = socket.create_connection(("127.0.0.1", one.server.port))
@@ -282,55 +128,6 @@ async def test_writing_to_a_device_that_has_reset_the_connection_is_not_an_error
         await until(lambda: not session.peer.write(b"x"))
         await until(lambda: session.gone == 1)
         assert one.server.crashes == 0
-
-
-@on_both_loops
-async def test_a_port_in_use_is_one_clear_line() -> None:
-    async with house() as one:
-        second = Server(lambda peer: Echo(peer, []), "127.0.0.1", one.server.port, Limits(), LOG)
-        with pytest.raises(Unavailable) as caught:
-            await second.start()
-        line = f"cannot listen on 127.0.0.1:{one.server.port}: the port is in use"
-        assert str(caught.value) == line
-        await second.stop()
-
-
-@on_both_loops
-async def test_an_address_that_is_not_ours_is_one_clear_line() -> None:
-    server = Server(lambda peer: Echo(peer, []), "192.0.2.1", 0, Limits(), LOG)
-    with pytest.raises(Unavailable, match=r"^cannot listen on 192\.0\.2\.1:0: [^\n]+$"):
-        await server.start()
-
-
-@on_both_loops
-async def test_stop_closes_everybody_within_a_second_also_who_does_not_read() -> None:
-    one = House(write_buffer_bytes=100_000_000)
-    await one.server.start()
-    reader, _ = await one.connect()
-    deaf = socket.create_connection(("127.0.0.1", one.server.port))
-    await until(lambda: len(one.sessions) == 2)
-    one.sessions[0].peer.write(b"last words")
-    one.sessions[1].peer.write(b"x" * 50_000_000)
-    port = one.server.port
-    began = time.monotonic()
-    await one.server.stop()
-    assert time.monotonic() - began < 5.0  # a second on a machine that has nothing else to do
-    assert one.server.connections == 0
-    assert [session.gone for session in one.sessions] == [1, 1]
-    assert await rest(reader) == b"last words"
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", port))
-    deaf.close()
-
-
-@on_both_loops
-async def test_a_stopped_server_can_start_again() -> None:
-    one = House()
-    for _ in range(2):
-        async with one.server:
-            reader, writer = await one.connect()
-            writer.write(b"hello")
-            assert await reader.readexactly(5) == b"hello"
 
 
 @on_both_loops

@@ -1,0 +1,27 @@
+"""What a server puts up with before it closes a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ENDED_GRACE_S: Final = 1.0
+"""A peer that has said all (``printf ... | nc``) still gets answers for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server puts up with. Times are seconds, sizes bytes."""
+
+    max_connections: int = 10_000
+    idle_timeout_s: float = 600.0
+    """A peer that sends nothing for so long is closed. `math.inf`: never, it need not speak."""
+    write_buffer_bytes: int = 262_144
+    """A peer that lets more than this wait is dropped: it does not read what we write."""
+    ended_grace_s: float = ENDED_GRACE_S
+    """A peer that has said all still gets answers for so long. 0: it never gets any."""
+    dead_after_s: int = 0
+    """A peer that has vanished without a word is found within so long, also while nobody says
+    anything (see `find_dead`). 0: only ``idle_timeout_s`` finds it."""
+    send_buffer_bytes: int = 0
+    """What the kernel may hold for one peer. 0: as it likes, up to megabytes."""

@@ -1,0 +1,212 @@
+"""A listening port: who is let in, who is closed for silence, and how all of them end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from patchbay.errors import Unavailable
+from patchbay.log import Logger
+from patchbay.net.limits import Limits
+from patchbay.net.peer import Peer
+from patchbay.net.session import Session
+from patchbay.sockets import why_not_listening
+
+BACKLOG: Final = 1024
+"""Connections that the kernel holds before we accept them: boards come back all at once."""
+
+STOP_GRACE_S: Final = 0.5
+"""How long `Server.stop` lets written bytes drain."""
+
+_SWEEPS_PER_TIMEOUT: Final = 8
+_LONGEST_SWEEP_S: Final = 15.0
+
+
+class Server:
+    """A listening TCP port. ``async with``, or `start` and `stop`."""
+
+    def __init__(
+        self,
+        make_session: Callable[[Peer], Session],
+        host: str,
+        port: int,
+        limits: Limits,
+        log: Logger,
+    ) -> None:
+        self.limits = limits
+        self.refused = 0
+        """Connections closed at once, over ``max_connections``."""
+        self.dropped = 0
+        """Peers dropped because they do not read."""
+        self.timed_out = 0
+        """Peers closed because they said nothing."""
+        self.crashes = 0
+        """Exceptions out of sessions."""
+        self.paused = False
+        self._make_session = make_session
+        self._host = host
+        self._port = port
+        self._log = log
+        self._peers: set[Peer] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._empty = asyncio.Event()
+        self._next_refusal_said_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises Unavailable with one clear line if the port cannot be had."""
+        loop = asyncio.get_running_loop()
+        self._stopped = False
+        try:
+            self._server = await loop.create_server(
+                lambda: Peer(self, loop),
+                self._host,
+                self._port,
+                backlog=BACKLOG,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise Unavailable(why_not_listening(self._host, self._port, error)) from error
+        self._sweeper = asyncio.create_task(self._sweep(), name=f"sweeper of port {self.port}")
+        self._log.info("listening", host=self._host, port=self.port)
+
+    async def stop(self) -> None:
+        """Accept nothing more, let what was written drain, and close. Takes less than a second."""
+        if self._server is None:
+            return
+        self._stopped = True
+        self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        for peer in list(self._peers):
+            peer.close()
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                await self._drained()
+        except TimeoutError:
+            for peer in list(self._peers):
+                peer.abort()
+            await self._drained()
+        self._server = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on: the real one when it was asked for 0."""
+        if self._server is None or not self._server.sockets:
+            return self._port
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    @property
+    def connections(self) -> int:
+        """Peers that are connected now."""
+        return len(self._peers)
+
+    def pause(self) -> None:
+        """Read from no peer, present or future. The kernel's buffers fill and devices wait.
+
+        What a new peer sends with its first packet may still come.
+        """
+        if not self.paused:
+            self.paused = True
+            for peer in self._peers:
+                peer.hold(True)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.paused:
+            self.paused = False
+            for peer in self._peers:
+                peer.hold(False)
+
+    # What peers ask
+
+    def admit(self, peer: Peer) -> Session | None:
+        """A session for a new peer, or None when there is no room and it was closed."""
+        if len(self._peers) >= self.limits.max_connections or self._stopped:
+            self._refuse(peer)
+            return None
+        self._peers.add(peer)
+        if self.paused:  # not at once: uvloop starts to read after connection_made, whatever we say
+            asyncio.get_running_loop().call_soon(self._hold_newcomer, peer)
+        try:
+            return self._make_session(peer)
+        except Exception as error:  # the outermost frame, as in `Peer.data_received`
+            self.crashed(peer, error)
+            return None
+
+    def forget(self, peer: Peer) -> None:
+        """The peer's connection is gone."""
+        self._peers.discard(peer)
+        if not self._peers:
+            self._empty.set()
+
+    def drop(self, peer: Peer) -> None:
+        """The peer does not read what we write."""
+        self.dropped += 1
+        self._log.warning("peer dropped: it does not read", peer=peer.address)
+        peer.abort()
+
+    def crashed(self, peer: Peer, error: Exception) -> None:
+        """A session raised: log it and close its connection."""
+        self.crashes += 1
+        self._log.error("session failed", peer=peer.address, exc_info=error)
+        peer.close()
+
+    # Details
+
+    def _hold_newcomer(self, peer: Peer) -> None:
+        if self.paused:
+            peer.hold(True)
+
+    def _refuse(self, peer: Peer) -> None:
+        self.refused += 1
+        peer.abort()
+        now = time.monotonic()
+        if now >= self._next_refusal_said_at:  # a storm of devices must not become one of lines
+            self._next_refusal_said_at = now + 1.0
+            self._log.warning("connection refused: too many", peer=peer.address, all=self.refused)
+
+    async def _drained(self) -> None:
+        while self._peers:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def _sweep(self) -> None:
+        """Close who was silent for too long, or has left unseen; one task for all, since a timer
+        each costs memory."""
+        loop = asyncio.get_running_loop()
+        timeout_s = self.limits.idle_timeout_s
+        while True:
+            await asyncio.sleep(min(timeout_s / _SWEEPS_PER_TIMEOUT, _LONGEST_SWEEP_S))
+            for peer in [one for one in self._peers if one.has_left()]:
+                peer.abort()
+            if self.paused:
+                continue
+            moment = loop.time() - timeout_s
+            for peer in [one for one in self._peers if one.silent_since(moment)]:
+                if peer.closing:  # it was closed a while ago, and does not take the rest
+                    peer.abort()
+                else:
+                    self.timed_out += 1
+                    self._log.info("peer closed: silent", peer=peer.address)
+                    peer.close()
