@@ -2,7 +2,8 @@
 
 python bench/bare_lantern.py PORT CONTROL_PORT
 
-What comes on the control port is written to all, six bytes a time.
+Who connects to the control port is told how many lanterns there are, in one line. What comes there
+is written to all of them, six bytes a time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class Bare(asyncio.Protocol):
 
 class Control(asyncio.Protocol):
     """Where the commands come from."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"%d\n" % len(Bare.connected))
 
     def data_received(self, data: bytes) -> None:
         for at in range(0, len(data), COMMAND):

@@ -2,8 +2,9 @@
 
 python bench/lanterns.py PORT COUNT
 
-Prints ``ready`` when all are connected, and then, for each command that all have got, when the
-first and the last had it: seconds on the clock of `time.monotonic`, which all processes share.
+Prints ``ready`` when all are connected, and, for each command that all have got, when the first and
+the last had it: seconds on the clock of `time.monotonic`, which all processes share. The present
+state, which they get when they connect, may come before ``ready``.
 """
 
 from __future__ import annotations

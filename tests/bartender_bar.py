@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
 from patchbay.bus import Bus, Message
 from patchbay.log import get_logger
+from patchbay.messages import encode, new_event
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -20,10 +24,19 @@ from patchbay_bartender.edge.bank import Bank
 from patchbay_bartender.edge.gui import GuiEdge
 from patchbay_bartender.edge.pumps import PumpsEdge
 from patchbay_bartender.edge.simulated import SimulatedGpio, changes
+from patchbay_bartender.messages import Blend, PumpsState
 from patchbay_bartender.settings import BOARD_PINS, BartenderSettings
 from patchbay_bartender.simulator import Gui
 
 PUMPS = "bartender-pumps-test"
+
+PATIENT: Mapping[str, Any] = {"lost_after_s": 60, "start_deadline_s": 30, "watchdog_s": 10}
+"""What is given up because it takes too long is so only after a time that no machine needs."""
+
+
+def with_settings(**settings: Any) -> pytest.MarkDecorator:
+    """Settings of ``[bartender]`` for the bar of a test, in the place of what is `PATIENT`."""
+    return pytest.mark.parametrize("wanted", [settings], indirect=True, ids=["set"])
 
 
 class Heard:
@@ -62,8 +75,13 @@ class Pins:
             level[BOARD_PINS.index(one.pin)] = one.level
         return [pump for pump, high in level.items() if not high]
 
-    def times(self) -> list[tuple[int, float]]:
-        """(pump, seconds) of each time that a pump was on and is off again, in order of the end."""
+    def begun(self, pump: int) -> bool:
+        """Is or was this pump on? For tests of runs that a slow one could find over already."""
+        return any(BOARD_PINS[pump] == one.pin and not one.level for one in changes(self.file))
+
+    def spans(self) -> list[tuple[int, float, float]]:
+        """(pump, on, off) of each time that a pump was on and is off again, in order of the end;
+        seconds on the monotonic clock, which all processes of a machine share."""
         since: dict[int, float] = {}
         found = []
         for one in changes(self.file):
@@ -71,8 +89,12 @@ class Pins:
             if not one.level:
                 since.setdefault(pump, one.at)
             elif pump in since:
-                found.append((pump, one.at - since.pop(pump)))
+                found.append((pump, since.pop(pump), one.at))
         return found
+
+    def times(self) -> list[tuple[int, float]]:
+        """(pump, seconds) of each of them."""
+        return [(pump, off - on) for pump, on, off in self.spans()]
 
     def ran(self) -> dict[int, float]:
         """Pump -> all its seconds."""
@@ -85,10 +107,10 @@ class Pins:
 class House:
     """GUI edge, pumps' edge and scheduler, each with a bus client of its own."""
 
-    def __init__(self, make_bus: MakeBus, store: Store, directory: Path) -> None:
+    def __init__(self, make_bus: MakeBus, store: Store, directory: Path, **settings: Any) -> None:
         self.store = store
         self.directory = directory
-        self.settings = BartenderSettings(sec_per_liter=20, lost_after_s=1.0)
+        self.settings = BartenderSettings(**{"sec_per_liter": 20, **PATIENT, **settings})
         self.pins = Pins(directory / "pins")
         self.watcher = make_bus("watcher")
         self.heard = Heard(self.watcher)
@@ -176,7 +198,7 @@ class House:
 
     def connect(self) -> Gui:
         """A GUI, not connected yet."""
-        return Gui(self.port)
+        return Gui(self.port, patience_s=PATIENCE_S)
 
     async def bars(self) -> dict[str, Any]:
         """The bar's document."""
@@ -192,6 +214,63 @@ class House:
         await until(lambda: not self.bank.on and self.domain.kept.bar.state.run is None)
         async with self.domain.kept.bars.lock:
             await self.domain.kept.save_records()
+
+
+class PumpsByHand:
+    """A test as the pumps' edge, as far as the scheduler sees it."""
+
+    def __init__(self, house: House, bus: Bus) -> None:
+        self.house = house
+        self.bus = bus
+        self.sequence = 0
+
+    async def state(self, run_id: str | None = None, last_run: str | None = None) -> None:
+        on = [0] if run_id else []
+        state = PumpsState(
+            edge=PUMPS,
+            driver="simulated",
+            on=on,
+            run_id=run_id,
+            remaining=3.0 if run_id else 0.0,
+            last_run=last_run or run_id,
+        )
+        await self.bus.publish("patchbay/bartender/bar-pumps/state", encode(state), retain=True)
+
+    async def event(self, name: str, data: msgspec.Struct, *, again: bool = False) -> None:
+        """A durable event, or the last one once more."""
+        self.sequence += not again
+        event = new_event(
+            id=f"e{self.sequence}",
+            source=PUMPS,
+            type=f"patchbay.bartender.{name}",
+            subject="bar-pumps",
+            data=data,
+            sequence=self.sequence,
+            epoch="first",
+        )
+        await self.bus.publish(f"patchbay/bartender/bar-pumps/event/{name}", event)
+
+    async def ordered(self, number: int = 0) -> str:
+        """The id of the run that was ordered."""
+        await until(lambda: len(self.house.heard.of("bar-pumps/cmd/run")) > number)
+        return str(self.house.heard.of("bar-pumps/cmd/run")[number]["run_id"])
+
+
+async def ask(house: House, name: str, body: msgspec.Struct) -> dict[str, Any]:
+    """A command's answer."""
+    topic = f"patchbay/bartender/bar/cmd/{name}"
+    answer: dict[str, Any] = json.loads(await house.watcher.request(topic, encode(body)))
+    return answer
+
+
+def stopped(house: House) -> set[str | None]:
+    """What the pumps were told to stop; None is whatever they do."""
+    return {one["run_id"] for one in house.heard.of("bar-pumps/cmd/stop")}
+
+
+async def order_blend(house: House) -> dict[str, Any]:
+    """Order four seconds of two pumps; the answer."""
+    return await ask(house, "blend", Blend(cup_size=0.2, ratios={"0": 1.0, "3": 0.5}, by="Ann"))
 
 
 class Hand:

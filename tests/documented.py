@@ -48,6 +48,9 @@ class Ear:
     def subscribe(self, _pattern: str, handler: Callable[[Message], Awaitable[None]]) -> None:
         self.handle = handler
 
+    def divert(self, _topic: str, _handler: Callable[[Message], Awaitable[None]]) -> None:
+        """What is urgent is one of the commands of `handle`, too."""
+
     def listen(self, pattern: str, _callback: Callable[[Message], None]) -> None:
         self.patterns.append(pattern)
 

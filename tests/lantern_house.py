@@ -19,7 +19,9 @@ from patchbay.websocket import Limits as PageLimits
 from patchbay.websocket import WebSocketServer
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.domain import LanternDomain
-from patchbay_lantern.edge.api import Api, ApiServer
+from patchbay_lantern.edge.api import Api
+from patchbay_lantern.edge.hosts import our_hosts
+from patchbay_lantern.edge.http_server import HttpServer
 from patchbay_lantern.edge.page import MAX_MESSAGE, PageEdge, pages
 from patchbay_lantern.edge.tlv import TlvEdge
 from patchbay_lantern.messages import ALL, SERVICE
@@ -69,6 +71,7 @@ class House:
         """The retained state."""
         self.domain: LanternDomain
         self.tlv: TlvEdge
+        self.api: Api
         self.page: PageEdge
         self.port = self.api_port = self.page_port = 0
         self._make_bus = make_bus
@@ -120,8 +123,8 @@ class House:
 
     async def _start_api(self, bus: Bus, stack: contextlib.AsyncExitStack) -> None:
         self.page_port = self.page_port or free_port()
-        api = Api(bus, self.settings, self.page_port, self.registry)
-        server = await stack.enter_async_context(ApiServer(api, "127.0.0.1", self.api_port))
+        self.api = Api(bus, self.settings, self.page_port, self.registry)
+        server = await stack.enter_async_context(HttpServer(self.api, "127.0.0.1", self.api_port))
         self.api_port = server.port
 
     async def _start_page(self, bus: Bus, stack: contextlib.AsyncExitStack) -> None:
@@ -134,6 +137,7 @@ class House:
             limits=PageLimits(max_connections=4, max_message_bytes=MAX_MESSAGE),
             log=get_logger("page"),
             pages=pages(self.settings, self.api_port, self.registry),
+            hosts=our_hosts(self.settings),
         )
         await stack.enter_async_context(edge.server)
         await stack.enter_async_context(edge)

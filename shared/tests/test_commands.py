@@ -5,27 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from patchbay.bus import Bus, Commands, Message, Request
 from patchbay.bus.commands import Command
 from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import encode
-from patchbay.testing import MakeBus, Part, Seen, broker_settings, pub, until
+from patchbay.testing import PATIENCE_S, MakeBus, Part, Seen, broker_settings, pub, until
 from patchbay.topics import Topics
 
 
 class Cells:
-    """Handles the commands of a tiny service."""
+    """Handles the commands of a tiny service. It comes to no end while ``go`` is not set."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: dict[str, dict[str, object]] | None = None) -> None:
         self.requests: list[Request] = []
+        self.done: dict[str, dict[str, object]] = {} if done is None else done
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def open(self, request: Request, body: dict[str, int]) -> dict[str, object]:
         self.requests.append(request)
         if body.get("cell") == 13:
             raise Rejected("no_such_cell", "there is no cell 13")
-        return {"cell": body.get("cell")}
+        self.done[request.id] = {"cell": body.get("cell")}
+        await self.go.wait()
+        return self.done[request.id]
+
+    async def remembered(self, request: Request, _body: object) -> dict[str, object] | None:
+        return self.done.get(request.id) if request.again else None
+
+    async def stop(self, request: Request, body: Halt) -> dict[str, object]:
+        self.requests.append(request)
+        return {"cell": body.cell}
+
+
+class Halt(msgspec.Struct, forbid_unknown_fields=True):
+    """A stop: of one cell, or of all."""
+
+    cell: int | None = None
 
 
 @pytest.fixture
@@ -163,6 +182,80 @@ async def test_a_moving_command_that_was_queued_is_refused(
     await until(lambda: len(rejected) == 1)
     assert json.loads(rejected[0].payload)["data"]["code"] == "too_late"
     assert cells.requests == []
+
+
+@pytest.mark.parametrize("envelope", [False, True])
+async def test_a_moving_command_that_comes_again_is_answered_as_it_was_and_obeyed_once(
+    make_bus: MakeBus, mosquitto: Part, envelope: bool
+) -> None:
+    """Whoever obeyed it was gone before it could say so; another one that waited is refused."""
+    client, topic = make_bus("watch"), "patchbay/locker/7/cmd/open"
+    replies, rejected = Seen(), Seen()
+    client.subscribe("reply/me", replies.take)
+    client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
+    client.start()
+    await client.wait_connected(PATIENCE_S)
+    first, before = make_bus("locker-domain-x", durable=True), Cells()
+    before.go.clear()
+    Commands(first, "locker", {"open": Command(dict, before.open, moves=True)})
+    first.start()
+    await first.wait_connected(PATIENCE_S)
+    await until(lambda: not first._router.late)
+    asked: dict[str, object] = {"cell": 1}
+    if envelope:
+        asked = {"specversion": "1.0", "id": "1", "source": "me", "data": asked}
+    await client.publish(topic, encode(asked), response_topic="reply/me", correlation=b"1")
+    await until(lambda: before.requests)
+    await first.stop()
+    pub(mosquitto, topic, '{"cell": 2}', "-q", "1")
+    after = Cells(before.done)
+    second = make_bus("locker-domain-x", durable=True)
+    command = Command(dict, after.open, moves=True, remembered=after.remembered)
+    Commands(second, "locker", {"open": command})
+    second.start()
+    await until(lambda: replies and rejected)
+    assert [json.loads(one) for one in replies.payloads] == [{"ok": True, "cell": 1}]
+    assert replies[0].correlation == b"1"
+    assert [json.loads(one)["data"]["code"] for one in rejected.payloads] == ["too_late"]
+    assert after.requests == []
+
+
+async def test_an_urgent_command_is_handled_once_beside_one_that_takes_its_time(
+    make_bus: MakeBus,
+) -> None:
+    bus, client, cells, replies = make_bus("domain"), make_bus("cli"), Cells(), Seen()
+    cells.go.clear()
+    table = {"open": Command(dict, cells.open), "stop": Command(Halt, cells.stop, urgent=True)}
+    Commands(bus, "locker", table)
+    client.subscribe("reply/me", replies.take)
+    for one in (bus, client):
+        one.start()
+        await one.wait_connected(PATIENCE_S)
+    slow = asyncio.create_task(client.request("patchbay/locker/7/cmd/open", b'{"cell": 1}'))
+    await until(lambda: cells.requests)
+    topic = "patchbay/locker/7/cmd/stop"
+    await client.publish(topic, b'{"cell": 2}', response_topic="reply/me")
+    await until(lambda: replies)
+    assert not slow.done()
+    cells.go.set()
+    await slow
+    await client.request("patchbay/locker/7/cmd/open", b'{"cell": 3}')  # all before was handled
+    assert [one.name for one in cells.requests] == ["open", "stop", "open"]
+    assert [json.loads(one) for one in replies.payloads] == [{"ok": True, "cell": 2}]
+
+
+@pytest.mark.parametrize("payload", [b"", b"STOP!", b"[1]", b'{"cell": "x"}', b'{"who": "me"}'])
+async def test_an_urgent_command_acts_however_it_is_said(make_bus: MakeBus, payload: bytes) -> None:
+    bus, client, cells = make_bus("domain"), make_bus("cli"), Cells()
+    Commands(bus, "locker", {"stop": Command(Halt, cells.stop, urgent=True)})
+    for one in (bus, client):
+        one.start()
+        await one.wait_connected(PATIENCE_S)
+    topic = "patchbay/locker/7/cmd/stop"
+    assert json.loads(await client.request(topic, payload)) == {"ok": True, "cell": None}
+    # Who may only ask gets no answer where it could not publish itself, but is heard.
+    await client.publish(topic, payload, response_topic="patchbay/locker/7/desired")
+    await until(lambda: len(cells.requests) == 2)
 
 
 async def test_a_moving_command_may_wait_as_long_as_it_says(make_bus: MakeBus) -> None:

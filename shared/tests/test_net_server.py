@@ -10,7 +10,7 @@ import pytest
 
 from patchbay.errors import Unavailable
 from patchbay.net import Limits, Peer, Server
-from patchbay.testing import until
+from patchbay.testing import Lateness, until
 from tests.echo_house import LOG, Echo, House, house, on_both_loops, rest
 
 
@@ -118,9 +118,10 @@ async def test_stop_closes_everybody_within_a_second_also_who_does_not_read() ->
     one.sessions[0].peer.write(b"last words")
     one.sessions[1].peer.write(b"x" * 50_000_000)
     port = one.server.port
-    began = time.monotonic()
-    await one.server.stop()
-    assert time.monotonic() - began < 5.0  # a second on a machine that has nothing else to do
+    with Lateness() as lateness:
+        began = time.monotonic()
+        await one.server.stop()
+    assert time.monotonic() - began < 5.0 + lateness.worst_s  # it takes a second, if nothing else
     assert one.server.connections == 0
     assert [session.gone for session in one.sessions] == [1, 1]
     assert await rest(reader) == b"last words"

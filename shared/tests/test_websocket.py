@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -15,12 +16,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 from patchbay.errors import Unavailable
+from patchbay.hosts import Hosts
 from patchbay.log import get_logger
-from patchbay.testing import PATIENCE_S, until
+from patchbay.testing import PATIENCE_S, eventually, until
 from patchbay.websocket import Client, Limits, Page, WebSocketServer
 
 LOG = get_logger("test")
 PAGE = Page("text/html; charset=utf-8", b"<!doctype html><title>here</title>", {"X-Ours": "yes"})
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -190,6 +197,28 @@ async def test_only_pages_of_named_origins_may_connect() -> None:
 
 
 @on_both_loops
+async def test_a_name_that_is_not_ours_is_answered_421_page_and_socket_alike() -> None:
+    hosts = Hosts(["lights.example"], machine="pi1")
+    async with house(pages={"/": PAGE}, hosts=hosts) as here:
+        port = here.server.port
+        for host in ("evil.example", f"EVIL.example:{port}", "127.0.0.1.evil.example"):
+            for head in (b"GET / HTTP/1.1\r\n", HANDSHAKE.partition(b"Host: here\r\n")[0]):
+                answer = await get(port, head + b"Host: %b\r\n\r\n" % host.encode())
+                assert answer.startswith(b"HTTP/1.1 421 ")
+                assert b"setting hosts" in answer
+            with pytest.raises(InvalidStatus) as refused:
+                await here.client(additional_headers={"Host": host})
+            assert refused.value.response.status_code == 421
+        twice = await get(port, b"GET / HTTP/1.1\r\nHost: pi1\r\nHost: evil.example\r\n\r\n")
+        assert twice.startswith(b"HTTP/1.1 421 ")
+        for host in ("127.0.0.1", f"[::1]:{port}", "LOCALHOST:1", "pi1.local", "Lights.Example"):
+            answer = await get(port, b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        assert (await get(port, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert here.sessions == []
+
+
+@on_both_loops
 async def test_a_broadcast_reaches_everybody_or_those_that_are_named() -> None:
     async with house() as here, here.client() as one, here.client() as other:
         await asyncio.gather(one.ping(), other.ping())
@@ -207,11 +236,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_holds_nobody_up() -> N
     async with house(limits=Limits(write_buffer_bytes=65_536)) as here:
         deaf = socket.create_connection(("127.0.0.1", here.server.port))
         deaf.setblocking(False)
-        key = b"dGhlIHNhbXBsZSBub25jZQ=="
-        deaf.send(
-            b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: " + key + b"\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        deaf.send(HANDSHAKE)
         await until(lambda: here.server.connections == 1)
         async with here.client(max_queue=None) as client:
             await until(lambda: here.server.connections == 2)
@@ -264,6 +289,81 @@ async def test_noise_and_silence_cost_nobody_anything() -> None:
             one.settimeout(PATIENCE_S)
             assert await asyncio.to_thread(one.recv, 1) == b""  # closed at the open timeout
             one.close()
+
+
+def is_open(one: socket.socket) -> bool:
+    """Has the server not ended this connection, on which it says nothing?"""
+    one.setblocking(False)
+    try:
+        return bool(one.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+@on_both_loops
+async def test_of_those_who_say_nothing_only_so_many_stay_and_they_keep_nobody_out() -> None:
+    async with house(limits=Limits(max_opening=8, open_timeout_s=3600)) as here:
+        async with here.client() as before:
+            await before.send("in")
+            assert await said(before) == "in"
+            silent = []
+            for number in range(50):
+                one = socket.create_connection(("127.0.0.1", here.server.port))
+                if number % 2:
+                    one.send(b"GET / HTTP/1.1\r\nHost: he")  # not silent, but never done
+                silent.append(one)
+            await until(lambda: sum(is_open(one) for one in silent) == 8)
+            assert here.server.hurried == 42
+            async with here.client() as after:
+                await after.send("well")
+                assert await said(after) == "well"
+            await before.send("still here")
+            assert await said(before) == "still here"
+        assert [is_open(one) for one in silent] == [False] * 43 + [True] * 7
+        for one in silent:
+            one.close()
+        await until(lambda: not here.server._opening)
+
+
+@on_both_loops
+async def test_of_many_that_come_at_once_no_more_get_in_than_there_may() -> None:
+    async with house(limits=Limits(max_connections=3)) as here:
+        tries = [here.client() for _ in range(20)]
+        came = await asyncio.gather(*tries, return_exceptions=True)
+        clients = [one for one in came if isinstance(one, ClientConnection)]
+        refused = [one for one in came if isinstance(one, InvalidStatus)]
+        assert (len(clients), len(refused), here.server.refused) == (3, 17, 17)
+        await clients[0].close()
+
+        async def works() -> bool:
+            with contextlib.suppress(InvalidStatus):
+                clients[0] = await here.client()
+                return True
+            return False
+
+        await eventually(works)
+        for one in clients:
+            await one.close()
+
+
+@on_both_loops
+async def test_who_has_gone_before_the_answer_takes_no_place() -> None:
+    async with house(limits=Limits(max_connections=1)) as here:
+        for _ in range(20):
+            one = socket.create_connection(("127.0.0.1", here.server.port))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.send(HANDSHAKE)
+            one.close()  # with a reset, while the server reads
+
+        async def works() -> bool:
+            with contextlib.suppress(InvalidStatus, OSError):
+                async with here.client():
+                    return True
+            return False
+
+        await eventually(works)
 
 
 @on_both_loops

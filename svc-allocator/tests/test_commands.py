@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from patchbay.messages import encode
 from patchbay.store import ObjectId
 from patchbay.testing import eventually, until
@@ -117,6 +119,30 @@ async def test_a_request_that_comes_again_makes_one_job(house: House) -> None:
     topic = house.watcher.topics.command("allocator", "queue", "cancel")
     answers = [await house.watcher.request(topic, encode(cancel)) for _ in range(2)]
     assert answers == [encode({"ok": True, "job": job})] * 2
+
+
+async def test_an_assign_that_comes_again_is_answered_the_same_and_assigns_once(
+    house: House, hall: Hall
+) -> None:
+    """Also when it comes too late to act; another one is refused then."""
+    await hall.open()
+    await house.start(*hall.ports)
+    await house.ask("mode", mode="manual")
+    job = await submit(house)
+    await until(lambda: house.state.get("mode") == "manual" and house.state["waiting"] == 1)
+    data = {"job": job, "device": 2}
+    event = {"specversion": "1.0", "id": "once", "source": "x", "type": "x", "data": data}
+    topic = house.watcher.topics.command("allocator", "queue", "assign")
+    first = await house.watcher.request(topic, encode(event))
+    assert first == encode({"ok": True, **data})
+    await until(lambda: hall.order == [(2, job)])
+    assert await house.watcher.request(topic, encode(event)) == first
+    house.domain.bus._router.late = True
+    assert await house.watcher.request(topic, encode(event)) == first
+    other = {**event, "id": "another", "data": {**data, "device": 1}}
+    refused = msgspec.json.decode(await house.watcher.request(topic, encode(other)))
+    assert refused["error"]["code"] == "too_late"
+    assert hall.order == [(2, job)]
 
 
 async def test_a_plain_command_that_is_refused_says_so_on_the_bus(house: House) -> None:

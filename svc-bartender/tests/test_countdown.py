@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from patchbay_bartender.edge.countdown import SILENCE_S, Countdown
+from patchbay_bartender.messages import whole_seconds
 
 
 class Timers:
@@ -168,3 +171,92 @@ def test_what_a_run_took_some_time_ago_is_said_only_if_nobody_says_better(
     count.found("r2", 4)
     timers.pass_to(4.2)
     assert said == [2, 1, 0, 3]
+
+
+def test_an_end_that_moves_a_little_repeats_no_second(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 5.0)
+    timers.pass_to(0.2)
+    count.busy("r1", 5.1)  # a scheduler that is back takes it for this late
+    timers.pass_to(1.0)
+    assert said == [5]
+    assert count.remaining == 5
+    timers.pass_to(2.5)
+    count.busy("r1", 2.5)
+    timers.pass_to(5.0)
+    count.idle()
+    assert said == [5, 4, 3, 2, 1, 0]
+
+
+def test_an_end_that_comes_a_little_nearer_leaves_no_second_out(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 5.2)
+    timers.pass_to(0.9)
+    count.busy("r1", 3.9)
+    assert count.remaining == 4
+    timers.pass_to(4.8)
+    count.idle()
+    assert said == [6, 5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("left_s", [1.98, 2.03, 2.98])  # the first was a little late on its way
+def test_who_hears_of_a_run_in_whole_seconds_only_counts_to_its_end(
+    count: Countdown, timers: Timers, said: list[int], left_s: float
+) -> None:
+    count.found("r1", 60)  # a GUI's edge that was killed
+    timers.pass_to(0.5)
+    count.about("r1", 3)
+    timers.pass_to(0.5 + left_s)
+    count.idle()
+    assert said == [2, 1, 0]
+
+
+def test_who_was_stopped_for_a_while_says_all_that_has_passed(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 5.0)
+    timers.now = 3.5  # nothing fires before: the process did not run
+    timers.pass_to(3.5)
+    assert said == [5, 4, 3, 2]
+    timers.now = 5.0
+    count.idle()  # heard before the timers were looked at
+    assert said == [5, 4, 3, 2, 1, 0]
+
+
+def test_what_comes_of_a_run_that_is_over_is_not_said(
+    count: Countdown, timers: Timers, said: list[int]
+) -> None:
+    count.busy("r1", 1.0)
+    count.idle()
+    count.about("r1", 1)
+    count.busy("r1", 1.0)
+    count.found("r1", 1.0)
+    timers.pass_to(100)
+    assert said == [1, 0]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.floats(0.1, 12.0),
+    st.lists(st.tuples(st.floats(0.0, 2.0), st.floats(-0.7, 0.7), st.booleans())),
+)
+def test_however_roughly_and_late_it_hears_each_second_is_said_once(
+    timers: Timers, total_s: float, hears: list[tuple[float, float, bool]]
+) -> None:
+    timers.__init__()  # type: ignore[misc]  # one fixture for all examples
+    said: list[int] = []
+    count = Countdown(said.append)
+    count.busy("r1", total_s)
+    for later_s, wrong_s, stalls in hears:
+        moment = min(timers.now + later_s, total_s)
+        if stalls:
+            timers.now = moment
+        timers.pass_to(moment)
+        left_s = total_s - moment
+        count.busy("r1", max(0.0, left_s + wrong_s))
+        count.about("r1", whole_seconds(left_s))
+    timers.pass_to(total_s)
+    count.idle()
+    assert said == list(range(whole_seconds(total_s), -1, -1))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from patchbay.testing import PATIENCE_S, until
+from patchbay.testing import PATIENCE_S, Lateness, until
+from patchbay_bartender.messages import TOLERANCE_S
 from patchbay_bartender.simulator import Gui
 from patchbay_bartender.wire.gui import (
     Blend,
@@ -44,7 +46,9 @@ async def text(connection: Any) -> Any:
     return json.loads(await asyncio.wait_for(connection.recv(), PATIENCE_S))
 
 
-async def test_the_seed_s_blend_pours_what_it_says_and_counts_down_to_zero(house: House) -> None:
+async def test_the_seed_s_blend_pours_what_it_says_and_counts_down_to_zero(
+    house: House, lateness: Lateness
+) -> None:
     await house.domain.kept.set_sec_per_liter(213)
     async with connect(f"ws://127.0.0.1:{house.port}") as gui:
         await gui.send(SEED_BLEND)
@@ -55,9 +59,9 @@ async def test_the_seed_s_blend_pours_what_it_says_and_counts_down_to_zero(house
     assert SEED_STATUS in said
     ran = house.pins.ran()
     assert sorted(ran) == [1, 2, 5]
-    assert ran[1] == pytest.approx(0.2 * 0.04 * 213, abs=0.1)
-    assert ran[2] == pytest.approx(0.1 * 0.04 * 213, abs=0.1)
-    assert ran[5] == pytest.approx(0.7 * 0.04 * 213, abs=0.1)
+    assert ran[1] == pytest.approx(0.2 * 0.04 * 213, abs=0.1 + lateness.worst_s)
+    assert ran[2] == pytest.approx(0.1 * 0.04 * 213, abs=0.1 + lateness.worst_s)
+    assert ran[5] == pytest.approx(0.7 * 0.04 * 213, abs=0.1 + lateness.worst_s)
 
 
 async def test_the_seed_s_echo_comes_back_as_it_was(house: House) -> None:
@@ -70,19 +74,29 @@ async def test_the_seed_s_echo_comes_back_as_it_was(house: House) -> None:
         assert await text(gui) == {"type": "echo", "data": None}
 
 
+async def told_to_retry(gui: Gui, doing: str) -> int:
+    """The seed's text; the seconds in it."""
+    error = (await gui.hear(Error)).msg
+    seconds = error.removeprefix(f"Already {doing} ! Retry in ").removesuffix(" sec")
+    assert error == f"Already {doing} ! Retry in {int(seconds)} sec"
+    return int(seconds)
+
+
 @pytest.mark.parametrize("pump", ["4", '"4"'])
-async def test_a_refill_takes_the_time_of_its_position(house: House, pump: str) -> None:
+async def test_a_refill_takes_the_time_of_its_position(
+    house: House, pump: str, lateness: Lateness
+) -> None:
     async with house.connect() as gui:
         await gui.say(SetPump(4, refill_time=0.4))
         await gui.hear(PumpsStates)
         await gui.connection.send(SEED_REFILL.replace("4", pump))
         await gui.hear(Status, lambda one: one.remaining_time == 1)
         await gui.hear(Status, lambda one: one.remaining_time == 0)
-    assert house.pins.ran() == {4: pytest.approx(0.4, abs=0.1)}
+    assert house.pins.ran() == {4: pytest.approx(0.4, abs=0.1 + lateness.worst_s)}
 
 
 async def test_every_gui_hears_the_status_and_one_that_leaves_changes_nothing(
-    house: House,
+    house: House, lateness: Lateness
 ) -> None:
     async with house.connect() as one, house.connect() as other:
         async with house.connect() as third:
@@ -91,25 +105,27 @@ async def test_every_gui_hears_the_status_and_one_that_leaves_changes_nothing(
         for gui in (one, other):
             await gui.hear(Status, lambda said: said.remaining_time == 0)
             assert gui.statuses == [2, 1, 0]
-    assert house.pins.ran() == {0: pytest.approx(1.2, abs=0.1)}
+    assert house.pins.ran() == {0: pytest.approx(1.2, abs=0.1 + lateness.worst_s)}
 
 
 async def test_a_second_blend_is_told_when_to_come_back_and_all_else_still_works(
     house: House,
 ) -> None:
     async with house.connect() as first, house.connect() as second:
+        began = time.monotonic()
         await first.say(Blend(0.15, {"3": 1.0}))
         await first.hear(Status)
-        await second.say(Blend(0.1, {"4": 1.0}))
-        assert await second.hear(Error) == Error("Already blending ! Retry in 3 sec")
-        await second.say(Refill(4))
-        assert await second.hear(Error) == Error("Already blending ! Retry in 3 sec")
+        for other in (Blend(0.1, {"4": 1.0}), Refill(4)):
+            await second.say(other)
+            left = await told_to_retry(second, "blending")
+            assert 3 >= left >= 3 - TOLERANCE_S - (time.monotonic() - began)
         await second.say(Echo(b'{"msg":"toaster"}'))
         assert await second.hear(Echo) == Echo(b'{"msg":"toaster"}')
         await second.say(GetConfig())
         await second.hear(Config)
         await second.say(GetBlendStatus())
-        assert (await second.hear(Status)).remaining_time in (2, 3)
+        left = (await second.hear(Status)).remaining_time
+        assert 3 >= left >= 3 - TOLERANCE_S - (time.monotonic() - began)
         await first.hear(Status, lambda one: one.remaining_time == 0)
         assert Error not in map(type, first.heard)
     assert sorted(house.pins.ran()) == [3]
@@ -117,10 +133,12 @@ async def test_a_second_blend_is_told_when_to_come_back_and_all_else_still_works
 
 async def test_a_refill_is_what_it_is_called_while_it_runs(house: House) -> None:
     async with house.connect() as gui:
+        began = time.monotonic()
         await gui.say(Refill(7))
         await gui.hear(Status)
         await gui.say(Refill(0))
-        assert await gui.hear(Error) == Error("Already refilling ! Retry in 5 sec")
+        left = await told_to_retry(gui, "refilling")
+        assert 5 >= left >= 5 - TOLERANCE_S - (time.monotonic() - began)
         await gui.say(Stop())
         await gui.hear(Status, lambda one: one.remaining_time == 0)
 
@@ -229,17 +247,21 @@ async def test_a_message_over_64_kib_closes_its_connection_and_no_other(house: H
         assert await other.hear(Echo) == Echo(b"1")
 
 
-async def test_a_stop_is_told_to_the_pumps_and_everybody_hears_zero(house: House) -> None:
+async def test_a_stop_is_told_to_the_pumps_and_everybody_hears_zero(
+    house: House, lateness: Lateness
+) -> None:
     async with house.connect() as gui, house.connect() as other:
-        await gui.say(Blend(0.5, {"0": 1.0, "1": 1.0}))
+        await gui.say(Blend(1.0, {"0": 1.0, "1": 1.0}))
         await gui.hear(Status)
         await until(lambda: house.pins.on == [0, 1])
+        said_at = time.monotonic()
         await other.say(Stop())
         for one in (gui, other):
             await one.hear(Status, lambda said: said.remaining_time == 0)
             assert Error not in map(type, one.heard)
     assert house.pins.on == []
-    assert max(house.pins.ran().values()) < 2
+    # WebSocket, broker, pumps: the target is 50 ms, and each of three may wake late.
+    assert max(off_at for _, _, off_at in house.pins.spans()) - said_at < 0.1 + 3 * lateness.worst_s
     await house.idle()
     (record,) = await house.blends()
     assert record["status"] == "stopped"
@@ -287,6 +309,8 @@ async def test_a_gui_in_the_middle_of_a_blend_gets_the_rest_of_the_count(house: 
     async with house.connect() as gui:
         await gui.say(Blend(0.13, {"0": 1.0}))
         await gui.hear(Status, lambda one: one.remaining_time == 2)
-        async with Gui(house.port) as late:
+        async with house.connect() as late:
             await late.hear(Status, lambda one: one.remaining_time == 0)
-            assert late.statuses == [1, 0]
+            said = len(late.statuses)
+            assert late.statuses == gui.statuses[-said:]
+            assert said < len(gui.statuses)

@@ -260,6 +260,14 @@ def test_a_run_that_was_refused_has_failed(bar: Bar) -> None:
     assert bar.ended.status == "failed"
 
 
+def test_a_run_that_was_stopped_before_it_began_was_stopped(bar: Bar) -> None:
+    running(bar)
+    effects = rules.refused(bar, PumpsRefused("r1", "stopped", "stopped"), LATER)
+    assert effects[0] == Publish("failed", Failed("r1", "blend", "Ann", "stopped", "stopped", {}))
+    assert isinstance(effects[1], Record)
+    assert effects[1].status == "stopped"
+
+
 def test_a_refusal_of_another_run_changes_nothing(bar: Bar) -> None:
     run = running(bar)
     assert rules.refused(bar, PumpsRefused("r0", "busy", ""), LATER) == []

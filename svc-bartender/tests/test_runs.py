@@ -18,6 +18,18 @@ def test_pumps_ran_until_we_switched_them_off_or_their_time_was_over() -> None:
     assert estimate(BEGUN, 104.0, "this") == {"0": 4.0, "5": 2.0}
 
 
+def test_a_pump_is_counted_right_but_for_the_time_without_a_process() -> None:
+    """Pump 5 was to be on from 100.01, when the write was done, to 102.01."""
+    on_at, written_s = 100.01, 0.01
+    for killed_at in (100.5, 101.9, 102.5, 109.0):
+        for off_at in (killed_at + 0.1, killed_at + 2.0):
+            ran = (off_at if killed_at < on_at + 2.0 else on_at + 2.0) - on_at
+            error = estimate(BEGUN, off_at, "this")["5"] - ran
+            assert -(off_at - killed_at) <= error <= written_s + 1e-9
+    never_on = estimate(BEGUN, 102.0, "this")  # killed between the write and the pins
+    assert never_on == {"0": 2.0, "5": 2.0}
+
+
 def test_after_a_reboot_what_was_ordered_counts() -> None:
     assert estimate(BEGUN, 3.0, "another") == BEGUN.seconds
     unnamed = Begun(run_id="r1", seconds={"0": 1.0}, at=100.0, boot="")

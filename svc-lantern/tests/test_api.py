@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -132,18 +133,145 @@ async def test_other_methods_paths_and_sizes_have_their_status(client: Client) -
     assert await client.refused(b"x" * 3_000_000) == (413, "too_large")
 
 
-async def test_bytes_that_are_no_http_end_their_own_connection_only(client: Client) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
-    writer.write(b"\x20\x00\x03\xff\x00\x00\r\n\r\n")
-    async with asyncio.timeout(PATIENCE_S):
-        assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
-    writer.close()
-    assert (await client.post(RED))[0] == 200
-
-
 def raw(*headers: bytes) -> bytes:
     """The head of a POST."""
     return b"\r\n".join([b"POST / HTTP/1.1", *headers, b"", b""])
+
+
+async def answered(port: int, data: bytes) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    async with asyncio.timeout(PATIENCE_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+        answer = json.loads(await reader.readline())
+    writer.close()
+    assert b"Content-Type: application/json" in head
+    return int(head.split()[1]), answer
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x20\x00\x03\xff\x00\x00\r\n\r\n", "Invalid method"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), "HTTPS"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""),
+        (bytes(range(256)) * 400 + b"\r\n\r\n", ""),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "8190 bytes"),
+        (raw(b"Host: x", b"X: " + b"x" * 9000), "8190 bytes"),
+        (raw(b"Host: x", *(b"X%d: y" % number for number in range(300))), "Too many headers"),
+        (raw(b"Host: x", b"no header"), "header"),
+        (raw(b"Host: x", b"Content-Length: many") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Content-Length: -2") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Content-Length: 2", b"Content-Length: 3") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Transfer-Encoding: chunked") + b"zz\r\n{}\r\n", "chunk size"),
+        (raw(b"Host: x", b"Transfer-Encoding: gzip") + b"{}", "Transfer-Encoding"),
+        (raw(b"Content-Length: 2") + b"{}", "'Host'"),
+        (raw(b"Host: x", b"Host: y", b"Content-Length: 2") + b"{}", "'Host'"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else repr(one[:30]),
+)
+async def test_what_is_no_http_is_refused_in_json_and_costs_nobody_else_anything(
+    client: Client, data: bytes, says: str
+) -> None:
+    status, answer = await answered(client.house.api_port, data)
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
+    assert says in answer["error"]["message"]
+    assert len(answer["error"]["message"]) < 100
+    assert client.house.api.refused == 1
+    assert (await client.post(RED))[0] == 200
+
+
+async def test_a_chunk_that_is_none_and_comes_later_ends_the_body_when_its_time_is_over(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(request_s=0.2)
+    await house.start("api", "domain")
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
+    writer.write(raw(b"Host: x", b"Transfer-Encoding: chunked", b"Expect: 100-continue"))
+    async with asyncio.timeout(PATIENCE_S):
+        await reader.readuntil(b"\r\n\r\n")  # by now the body is waited for
+        writer.write(b"2\r\n{}\r\nzz\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
+        assert json.loads(await reader.readline())["error"]["code"] == "too_slow"
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/lamp"])
+async def test_an_expectation_that_nobody_can_meet_is_refused_in_json(
+    client: Client, path: str
+) -> None:
+    head = raw(b"Host: x", b"Expect: a miracle", b"Content-Length: 0")
+    status, answer = await answered(client.house.api_port, head.replace(b"/", path.encode(), 1))
+    assert (status, answer["error"]["code"]) == (417, "bad_request")
+
+
+def asked_as(host: str, version: str = "1.1") -> bytes:
+    """A call by this name of ours; from nobody's page, or from the page of that very host."""
+    body = json.dumps(RED).encode()
+    lines = [f"POST / HTTP/{version}", f"Content-Length: {len(body)}"]
+    lines += [f"Host: {host}"] if host else []
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:9000", "EVIL.Example.", "127.0.0.1.evil.example", "other.local"],
+)
+async def test_a_page_whose_name_was_made_to_lead_here_commands_nothing(
+    client: Client, host: str
+) -> None:
+    name = host.partition(":")[0]
+    origin = f"Origin: http://{name}:{client.house.page_port}\r\nHost:"
+    for data in (asked_as(host), asked_as(host).replace(b"Host:", origin.encode())):
+        status, answer = await answered(client.house.api_port, data)
+        assert (status, answer["error"]["code"]) == (421, "unknown_host")
+    for method, path in (("GET", "/"), ("OPTIONS", "/"), ("PUT", "/"), ("GET", "/lamp")):
+        headers = {"Host": host, "Origin": f"http://{name}:{client.house.page_port}"}
+        status, answer, headers = await client.ask(method, path, headers=headers)
+        assert (status, answer["error"]["code"]) == (421, "unknown_host")
+        assert "Access-Control-Allow-Origin" not in headers
+    assert (await client.post(RED))[0] == 200
+    assert len(client.house.commanded()) <= 1
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "192.0.2.7:80", "[::1]:9000", "[FE80::1]", "LOCALHOST:9000", "lantern-api:9000"],
+)
+async def test_it_answers_to_addresses_and_to_names_without_a_dot(
+    client: Client, host: str
+) -> None:
+    assert (await answered(client.house.api_port, asked_as(host)))[0] == 200
+
+
+async def test_it_answers_to_the_names_of_this_machine(client: Client) -> None:
+    machine = socket.gethostname()
+    for host in (machine, machine.upper(), f"{machine.partition('.')[0]}.local:9000"):
+        assert (await answered(client.house.api_port, asked_as(host)))[0] == 200
+
+
+async def test_who_says_no_name_is_no_browser_and_is_answered(client: Client) -> None:
+    assert (await answered(client.house.api_port, asked_as("", "1.0")))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "status"),
+    [
+        ({"hosts": ["lights.example"]}, "Lights.Example:9000", 200),
+        ({"hosts": ["lights.example"]}, "api.lights.example", 421),
+        ({"origins": ["https://lights.example:8443"]}, "lights.example", 200),
+        ({"api_url": "https://api.example"}, "api.example", 200),
+        ({"hosts": ["*"]}, "evil.example", 200),
+    ],
+)
+async def test_names_that_the_settings_say_are_ours(
+    make_house: MakeHouse, settings: dict[str, Any], host: str, status: int
+) -> None:
+    house = make_house(**settings)
+    await house.start("api", "domain")
+    assert (await answered(house.api_port, asked_as(host)))[0] == status
 
 
 @pytest.mark.parametrize(

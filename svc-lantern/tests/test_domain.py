@@ -11,7 +11,7 @@ import pytest
 from patchbay.messages import encode
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, eventually, pub, store_part, until
+from patchbay.testing import PATIENCE_S, Part, Seen, eventually, pub, store_part, until
 from patchbay_lantern.messages import ALL, SERVICE
 from patchbay_lantern.store import LanternStore
 
@@ -118,6 +118,24 @@ async def test_a_command_delivered_twice_acts_once_and_gets_the_same_answer(alon
     assert answers[0] == answers[1]
     await alone.tell("OFF")
     assert alone.commanded() == [("ON", None), ("OFF", None)]
+
+
+async def test_a_command_that_comes_again_after_a_restart_is_answered_the_same_and_acts_once(
+    alone: House,
+) -> None:
+    body = {"specversion": "1.0", "id": "c1", "source": "me", "data": {"command": "ON"}}
+    topic = alone.watcher.topics.command(SERVICE, ALL, "set")
+    first = await alone.watcher.request(topic, encode(body), timeout_s=PATIENCE_S)
+    await alone.tell("OFF")
+    await alone.stop("domain")
+    replies = Seen()
+    alone.watcher.subscribe("reply/me", replies.take)
+    await alone.watcher.publish(topic, encode(body), response_topic="reply/me")
+    await alone.start("domain")
+    await until(lambda: replies)
+    assert replies.payloads == [first]
+    await alone.tell("COLOR", "ff0000")
+    assert alone.commanded() == [("ON", None), ("OFF", None), ("COLOR", "ff0000")]
 
 
 async def test_the_state_and_the_history_outlive_the_domain(make_house: MakeHouse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -174,6 +175,32 @@ async def test_the_page_is_whole_and_asks_nobody_else(house: House) -> None:
             {"name": "COLOR", "label": "Colour", "form": "color", "sets": "color"},
         ],
     }
+
+
+async def test_a_name_that_was_made_to_lead_here_is_shown_no_page_and_hears_nothing(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(hosts=["lights.example"])
+    await house.start()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{house.page_port}") as session:
+        for host, status in (
+            ("evil.example", 421),
+            (f"EVIL.example:{house.page_port}", 421),
+            ("Lights.Example", 200),
+            (f"{socket.gethostname()}:{house.page_port}", 200),
+            (f"[::1]:{house.page_port}", 200),
+            ("lantern-page", 200),
+        ):
+            for path in ("/", "/page.js"):
+                async with session.get(path, headers={"Host": host}) as response:
+                    assert response.status == status
+            if status == 421:
+                with pytest.raises(InvalidStatus) as caught:
+                    await connect(
+                        f"ws://127.0.0.1:{house.page_port}/ws",
+                        additional_headers={"Host": host, "Origin": f"http://{host}"},
+                    )
+                assert caught.value.response.status_code == 421
 
 
 async def test_the_api_of_the_page_can_be_named(make_house: MakeHouse) -> None:

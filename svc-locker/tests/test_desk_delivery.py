@@ -91,6 +91,25 @@ async def test_a_command_is_known_also_after_a_restart_of_the_domain(office: Off
     assert (await office.done("state"))["board"]["busy"] == [5]
 
 
+async def test_a_reset_that_comes_again_late_is_answered_the_same_and_ordered_once(
+    office: Office,
+) -> None:
+    command = enveloped("reset", {})
+    await order(office, "reset", command)
+    await until(lambda: len(answers(office)) == 1)
+    await office.report(rebooted=True, reset=True)
+    await until(lambda: office.ears.desired()[-1]["reset_id"] is None)
+    await office.close()
+    await order(office, "reset", command)
+    await office.open()
+    await until(lambda: len(answers(office)) == 2)
+    first, again = answers(office)
+    assert (first["ok"], first["reset_id"]) == (True, 1)
+    assert again == first
+    assert office.ears.desired()[-1]["reset_id"] is None
+    assert await office.done("reset") == {"reset_id": 2}
+
+
 async def test_two_commands_that_say_the_same_are_two(office: Office) -> None:
     body = {"cell": "auto", "minutes": 60}
     for id in ("c1", "c2"):

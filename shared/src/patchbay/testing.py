@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import random
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import pytest
 
@@ -67,6 +70,55 @@ async def eventually(
         if asyncio.get_running_loop().time() > deadline:
             raise TimeoutError(f"after {timeout_s} s: {getattr(condition, '__name__', condition)}")
         await asyncio.sleep(0.02)
+
+
+class Lateness:
+    """How late a plain sleep of 10 ms wakes at worst while this lasts: ``with`` it.
+
+    On a busy machine no timer does better. A test that holds a real timer to a tenth of a second
+    allows it so much more, and is as sharp as ever on a quiet one.
+    """
+
+    def __init__(self) -> None:
+        self._worst_s = 0.0
+        self._due = math.inf
+        self._closing = False
+        self._thread = threading.Thread(target=self._sleep_for_ever, name="lateness", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._closing = True
+        self._thread.join()
+
+    @property
+    def worst_s(self) -> float:
+        """Seconds, of all sleeps until now and of the one that is overdue."""
+        return max(self._worst_s, time.monotonic() - self._due)
+
+    def _sleep_for_ever(self) -> None:
+        while not self._closing:
+            self._due = time.monotonic() + 0.01
+            time.sleep(0.01)
+            self._worst_s = max(self._worst_s, time.monotonic() - self._due)
+
+
+@pytest.fixture
+def lateness() -> Iterator[Lateness]:
+    """How late timers are on this machine while the test runs."""
+    with Lateness() as lateness:
+        yield lateness
+
+
+def start_s(*modules: str, nice: int = 0) -> float:
+    """Seconds that a Python which imports these modules and does nothing takes, start to end, now:
+    no unit of theirs begins its work more quickly."""
+    began = time.monotonic()
+    command = ["nice", "-n", str(nice), sys.executable, "-c", f"import {', '.join(modules)}"]
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
+    return time.monotonic() - began
 
 
 async def reaches(measure: Callable[[], Awaitable[int]], enough: int) -> None:

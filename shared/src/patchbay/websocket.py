@@ -7,6 +7,7 @@
 
 As `patchbay.net` does for TCP, a `WebSocketServer` makes one `Session` for each connection and owns
 its limits. A client that does not read is dropped when too much waits for it, and holds nobody up.
+Nor does one that never says what it wants: of too many such the oldest is cut.
 The protocol itself (RFC 6455) is the websockets library's.
 """
 
@@ -29,6 +30,7 @@ from websockets.protocol import State
 from websockets.typing import Origin
 
 from patchbay.errors import Unavailable
+from patchbay.hosts import Hosts
 from patchbay.log import Logger
 from patchbay.sockets import peer_address, why_not_listening
 
@@ -40,6 +42,9 @@ STOP_GRACE_S: Final = 0.4
 
 CLOSE_TIMEOUT_S: Final = 2.0
 """How long a client may take to answer our close before the connection is cut."""
+
+_SAID_EACH: Final = 100
+"""Of so many connections that are cut one is logged: whoever opens thousands fills no disk."""
 
 _LIBRARY = logging.getLogger("patchbay.websocket.library")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
@@ -61,6 +66,10 @@ class Limits:
 
     max_connections: int = 1000
     """One more is answered with 503."""
+    max_opening: int = 500
+    """Connections that have not finished their handshake, or are being given a page. With one more
+    the oldest of them is cut: whoever opens connections and says nothing keeps nobody out. A
+    thousand browsers that come back at once are fewer than this at any one moment."""
     max_message_bytes: int = 65_536
     """A longer message closes the connection with 1009."""
     write_buffer_bytes: int = 262_144
@@ -130,7 +139,8 @@ class Client:
 class WebSocketServer:
     """Listens on one port and gives each connection a session. Use it as a context manager.
 
-    ``pages`` answers a plain GET by its path. ``origins``: whose pages may connect; None: any.
+    ``pages`` answers a plain GET by its path. ``origins``: whose pages may connect, and ``hosts``:
+    under which names of ours they may ask; None: any.
     """
 
     def __init__(
@@ -143,6 +153,7 @@ class WebSocketServer:
         log: Logger,
         pages: Mapping[str, Page] | None = None,
         origins: Sequence[str] | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self._make_session = make_session
         self._host = host
@@ -151,13 +162,20 @@ class WebSocketServer:
         self._log = log
         self._pages = dict(pages or {})
         self._origins = None if origins is None else [Origin(one) for one in origins]
+        self._hosts = hosts
         self._server: Server | None = None
+        self._opening: dict[ServerConnection, None] = {}
+        """Who has connected and is no WebSocket yet, in the order in which they came."""
+        self._admitted: set[ServerConnection] = set()
+        """Whose handshake we have agreed to, until the connection is gone."""
         self._clients: set[Client] = set()
         self._farewells: set[asyncio.Task[None]] = set()
         self.refused = 0
         """Connections that there was no room for."""
         self.dropped = 0
         """Clients that did not read."""
+        self.hurried = 0
+        """Connections that were cut before they had finished their handshake, to make room."""
         self.crashes = 0
         """Sessions that raised."""
 
@@ -192,6 +210,7 @@ class WebSocketServer:
                 server_header=None,
                 logger=_LIBRARY,
                 reuse_address=True,
+                create_connection=_known_to(self),
             )
         except OSError as error:
             raise Unavailable(why_not_listening(self._host, self._port, error)) from error
@@ -206,9 +225,8 @@ class WebSocketServer:
             async with asyncio.timeout(STOP_GRACE_S):
                 await self._server.wait_closed()
         except TimeoutError:
-            for client in list(self._clients):
-                client.abort()
-            # Who has not finished a handshake is not ours to cut; the process ends them.
+            for connection in (*self._opening, *self._admitted):
+                connection.transport.abort()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_GRACE_S):
                     await self._server.wait_closed()
@@ -249,10 +267,31 @@ class WebSocketServer:
         self._farewells.add(task)
         task.add_done_callback(self._farewells.discard)
 
+    def came(self, connection: ServerConnection) -> None:
+        """Somebody has connected; it may be that he never says a word."""
+        self._opening[connection] = None
+        if len(self._opening) > self.limits.max_opening:
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            oldest.transport.abort()
+            self.hurried += 1
+            if self.hurried % _SAID_EACH == 1:
+                self._log.warning("connections cut: too many say nothing", all=self.hurried)
+
+    def went(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._opening.pop(connection, None)
+        self._admitted.discard(connection)
+
     # Details
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The answer to what is no WebSocket; None: go on with the handshake."""
+        if self._hosts is not None and not self._hosts.know(request.headers.get_all("Host")):
+            return _refusal(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "The server is not known by this name; its setting hosts can say that it is.",
+            )
         if request.headers.get("Upgrade") is None:
             page = self._pages.get(request.path.partition("?")[0])
             if page is not None:
@@ -260,10 +299,13 @@ class WebSocketServer:
             if self._pages:
                 return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.")
             return _refusal(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket.")
-        if len(self._clients) >= self.limits.max_connections:
+        if len(self._admitted) >= self.limits.max_connections:
             self.refused += 1
             self._log.warning("connection refused: too many", all=self.refused)
             return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections.")
+        if connection in self._opening:  # it may be gone already
+            del self._opening[connection]
+            self._admitted.add(connection)
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
@@ -286,6 +328,22 @@ class WebSocketServer:
             self._clients.discard(client)
             if session is not None:
                 session.lost()
+
+
+def _known_to(house: WebSocketServer) -> type[ServerConnection]:
+    """Connections that say to the server when they begin and end: the library tells only of those
+    that have finished their handshake."""
+
+    class Connection(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            house.came(self)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            house.went(self)
+            super().connection_lost(exc)
+
+    return Connection
 
 
 def _response(status: HTTPStatus, page: Page) -> Response:

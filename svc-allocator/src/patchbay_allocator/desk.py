@@ -72,7 +72,7 @@ class Desk:
             SERVICE,
             {
                 "submit": Command(Submit, self._submit),
-                "assign": Command(Assign, self._assign, moves=True),
+                "assign": Command(Assign, self._assign, moves=True, remembered=self._assigned),
                 "cancel": Command(Cancel, self._cancel),
                 "delete": Command(Delete, self._delete),
                 "recolor": Command(Recolor, self._recolor),
@@ -134,10 +134,10 @@ class Desk:
         raise Unavailable(f"job {id} is changed by others all the time")
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
-        answer = {"job": body.job, "device": body.device}
         for _ in range(TRIES):
             job = await self._known(body.job)
-            if request.again and job.in_progress and job.assignedAt == body.device:
+            answer = {"job": body.job, "device": body.device}
+            if request.again and _is_at(job, body.device):
                 return answer
             if body.device not in self._devices:
                 raise Rejected("no_such_combinator", f"there are {len(self._devices)}")
@@ -151,6 +151,13 @@ class Desk:
                 self._look()
                 return answer
         raise Rejected("combinator_busy", f"combinator {body.device} was never free long enough")
+
+    async def _assigned(self, request: Request, body: Assign) -> Answer | None:
+        """The answer that this request has had already, while the combinator has the job."""
+        job = await self._known(body.job)
+        if request.again and _is_at(job, body.device):
+            return {"job": body.job, "device": body.device}
+        return None
 
     async def _cancel(self, request: Request, body: Cancel) -> Answer:
         return await self._remove(request, body.job, "cancelled", rules.cancellable)
@@ -210,3 +217,8 @@ class Desk:
             await self._kept.set_mode(body.mode)
             self._look()
         return {"mode": body.mode or await self._kept.mode()}
+
+
+def _is_at(job: Job, device: int) -> bool:
+    """Has this combinator the job?"""
+    return job.in_progress and job.assignedAt == device

@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
-import msgspec
-
-from patchbay.bus import Bus, Commands, Message, Request
+from patchbay.bus import Bus, Commands, Request
 from patchbay.bus.commands import Command
 from patchbay.errors import Unavailable
-from patchbay.messages import answer, decode, encode, event_type, new_event, new_id, now
-from patchbay.topics import matches
+from patchbay.messages import encode, event_type, new_event, new_id, now
 from patchbay_bartender import rules
 from patchbay_bartender.bar import Bar, Run
 from patchbay_bartender.messages import (
@@ -31,7 +28,6 @@ from patchbay_bartender.messages import (
     Configured,
     Refill,
     Rejected,
-    RunId,
     State,
     Stop,
 )
@@ -42,16 +38,6 @@ from patchbay_bartender.store import BartenderStore
 from patchbay_bartender.watch import Watch
 
 Decide = Callable[[Bar, str, datetime], Run]
-
-
-class _Told(msgspec.Struct):
-    """A `Stop`, bare or in an envelope."""
-
-    run_id: RunId | None = None
-    data: Stop | None = None
-
-
-_told = msgspec.json.Decoder(_Told)
 
 
 def new_run_id(bar: str, at: datetime) -> str:
@@ -97,14 +83,13 @@ class Desk:
         self._presence = presence
         self._watch = watch
         self._limits = Limits(settings.max_cup_size, settings.max_run_seconds)
-        bus.subscribe(bus.topics.command(SERVICE, settings.bar, "stop"), self._stop_now)
         Commands(
             bus,
             SERVICE,
             {
-                "blend": Command(Blend, self._blend, moves=True),
-                "refill": Command(Refill, self._refill, moves=True),
-                "stop": Command(Stop, self._stop),  # `_stop_now` hears it first
+                "blend": Command(Blend, self._blend, moves=True, remembered=self._remembered),
+                "refill": Command(Refill, self._refill, moves=True, remembered=self._remembered),
+                "stop": Command(Stop, self._stop, urgent=True),
                 "configure": Command(Configure, self._configure),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
@@ -133,9 +118,9 @@ class Desk:
             async with self._kept.bars.lock:
                 await self._machine.prepare()
                 bar = self._kept.bar
-                if request.again and request.id in bar.done:
-                    known: Answer = msgspec.json.decode(bar.done[request.id])
-                    return known
+                before = self._answered(request)
+                if before is not None:
+                    return before
                 at = now()
                 loop_time = asyncio.get_running_loop().time()
                 rules.busy(bar.state.run, self._watch.remaining_s(loop_time))
@@ -151,6 +136,16 @@ class Desk:
         await self._save_records()
         return begun
 
+    async def _remembered(self, request: Request, body: Blend | Refill) -> Answer | None:
+        """The answer that this request has had already, if it is poured or was."""
+        with _now_or_never("known"):
+            async with self._kept.bars.lock:
+                await self._machine.prepare()
+                return self._answered(request)
+
+    def _answered(self, request: Request) -> Answer | None:
+        return self._kept.bar.answered(request.id) if request.again else None
+
     async def _save_records(self) -> None:
         """After the order, which does not wait for the history."""
         with contextlib.suppress(Unavailable):  # `prepare` writes them
@@ -158,25 +153,6 @@ class Desk:
                 await self._kept.save_records()
 
     # What does not
-
-    async def _stop_now(self, message: Message) -> None:
-        """Stop, if there is any doubt, and only then look who wants to hear what has stopped.
-
-        It may come twice, here and for all commands: a second stop of the same does no harm.
-        """
-        if message.retain:
-            return
-        try:
-            told = decode(_told, message.payload or b"{}")
-        except msgspec.DecodeError:
-            told = _Told()
-        which = told.data.run_id if told.data is not None else told.run_id
-        request = Request(self._bar, "stop", "", received_at=message.received_at)
-        stopped = answer(await self._stop(request, Stop(run_id=which)))
-        topic, topics = message.response_topic, self._bus.topics
-        if topic and (matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)):
-            with contextlib.suppress(Unavailable, ValueError):  # who has asked is gone, or odd
-                await self._bus.publish(topic, stopped, correlation=message.correlation)
 
     async def _stop(self, request: Request, body: Stop) -> Answer:
         self._machine.stop_pumps(body.run_id, request.received_at)

@@ -253,7 +253,8 @@ class PumpsFinished(Struct, frozen=True):
 class PumpsRefused(Struct, frozen=True):
     """``event/refused`` (durable) of the pumps: the run was not begun, and will not be.
 
-    ``code`` is one of bad_order, busy, late, unsure, stopped, full.
+    ``code`` is one of bad_order, busy, late, unsure, stopped, failed (the pumps' process
+    ended), full.
     """
 
     run_id: str

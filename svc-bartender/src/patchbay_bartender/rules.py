@@ -167,13 +167,14 @@ def started(bar: Bar, said: PumpsStarted) -> list[Effect]:
 
 
 def refused(bar: Bar, said: PumpsRefused, at: datetime) -> list[Effect]:
-    """The pumps have not begun it, and will not."""
+    """The pumps have not begun it, and will not: somebody has stopped it, or they must not."""
     run = bar.run
     if run is None or run.id != said.run_id:
         bar.unsettled = [one for one in bar.unsettled if one.id != said.run_id]
         return []
-    status: Status = "stopped" if said.code == "stopped" else "failed"
-    return _failed(bar, run, status, "refused", f"the pumps refused it: {said.reason}", at, {})
+    if said.code == "stopped":
+        return _failed(bar, run, "stopped", "stopped", said.reason, at, {})
+    return _failed(bar, run, "failed", "refused", f"the pumps refused it: {said.reason}", at, {})
 
 
 def finished(bar: Bar, said: PumpsFinished, at: datetime) -> list[Effect]:

@@ -86,7 +86,13 @@ class LanternDomain:
             bus,
             SERVICE,
             {
-                "set": Command(Set, self._set, moves=True, expires_s=self._in_time_s),
+                "set": Command(
+                    Set,
+                    self._set,
+                    moves=True,
+                    expires_s=self._in_time_s,
+                    remembered=self._remembered,
+                ),
                 "state": Command(Ask, self._state),
                 "history": Command(History, self._history),
             },
@@ -136,12 +142,21 @@ class LanternDomain:
             self._publish(await self.kept.load())
         return answer
 
+    async def _remembered(self, request: Request, body: Set) -> Answer | None:
+        """The answer that this request has had already. One that was refused is not obeyed now,
+        though its save has landed: see `_load`."""
+        if not request.again:
+            return None
+        async with self.kept.documents.lock:
+            return (await self._load()).answered(request.id)
+
     async def _apply(self, request: Request, orders: list[Order], by: str) -> Answer:
         """Decide and save. Raises Unavailable; the bus then gives us the request once more."""
         document = await self._load(request.id)
-        if (request.again or request.id in self._doubts) and request.id in document.done:
+        known = request.again or request.id in self._doubts
+        answer: Answer | None = document.answered(request.id) if known else None
+        if answer is not None:
             self._doubts.clear()
-            answer: Answer = msgspec.json.decode(document.done[request.id])
             return answer
         before = document.state
         events = tuple(self._obey(document, order, by) for order in orders)

@@ -6,9 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from patchbay.hosts import NAME_PATTERN
+
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+HostName = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Url = Annotated[str, Meta(pattern=r"^https?://[^\s/]+$")]
 
 
@@ -36,6 +39,12 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     own is that on the host that the API was asked as, at ``page_port``; behind a proxy or a mapped
     port the browser sees another, which is to be named here."""
 
+    hosts: list[HostName] = []
+    """Names that browsers may know the page and the API by, besides what nobody else can make to
+    lead here: addresses, names without a dot, this machine's own (``pi1.local``), and those in
+    ``api_url`` and ``origins``. A request for another name is answered with 421: a page of somebody
+    else would be taken for ours (DNS rebinding). ``*``: all names."""
+
     max_connections: Positive = 10_000
     """Lanterns connected at once; one more is closed at once. The unit raises its limit of open
     files for them as far as it may, and says so when that is less."""
@@ -49,7 +58,8 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     long: a slow line takes seconds for the 64 KiB that a body may have."""
 
     max_browsers: Positive = 1000
-    """Browsers connected at once; one more is answered with 503."""
+    """Browsers connected at once; one more is answered with 503. Those on their way in do not count
+    here: see `patchbay.websocket.Limits`."""
 
     send_state: bool = True
     """A lantern that connects, for the first time or again, gets the present state at once."""

@@ -61,7 +61,7 @@ class Desk:
                 "extend": Command(Extend, self._extend),
                 "block": Command(Block, self._block),
                 "unblock": Command(Unblock, self._unblock),
-                "reset": Command(Reset, self._reset, moves=True),
+                "reset": Command(Reset, self._reset, moves=True, remembered=self._remembered),
                 "state": Command(Ask, self._state),
                 "boards": Command(Ask, self._boards),
                 "rentals": Command(Ask, self._rentals),
@@ -104,11 +104,9 @@ class Desk:
             aggregate = boards.get(request.device)
             board = rules.known(aggregate.state if aggregate else None, request.device)
             assert aggregate is not None  # noqa: S101 - known() has refused
-            if (request.again or request.id == self._in_doubt) and request.id in aggregate.done:
-                # The save landed, though it looked failed: what follows is still to be published.
-                await self._keep([aggregate])
-                answer: Answer = msgspec.json.decode(aggregate.done[request.id])
-                return answer
+            before = await self._answered(request, aggregate)
+            if before is not None:
+                return before
             answer, effects = decide(board)
             for effect in effects:
                 if isinstance(effect, SaveRental):
@@ -121,6 +119,23 @@ class Desk:
                 raise
             self._in_doubt = ""
             return answer
+
+    async def _remembered(self, request: Request, body: Reset) -> Answer | None:
+        """The answer that this request has had already."""
+        boards = self._kept.boards
+        async with boards.lock:
+            await self._kept.prepare(now())
+            aggregate = boards.get(request.device)
+            return await self._answered(request, aggregate) if aggregate else None
+
+    async def _answered(self, request: Request, board: Aggregate[Board]) -> Answer | None:
+        if not request.again and request.id != self._in_doubt:
+            return None
+        answer = board.answered(request.id)
+        if answer is not None:
+            # The save landed, though it looked failed: what follows is still to be published.
+            await self._keep([board])
+        return answer
 
     # What only asks
 

@@ -70,12 +70,12 @@ class Desk:
             node = nodes.get(request.device)
             if node is None:
                 raise _unknown(request.device)
-            if request.again and request.id in node.done:
+            before: Answer | None = node.answered(request.id) if request.again else None
+            if before is not None:
                 await self._keep([node])
-                answer: Answer = msgspec.json.decode(node.done[request.id])
-                return answer
+                return before
             at = now()
-            answer = {"node": node.state.node, "type": body.type, "time": rfc3339(at)}
+            answer: Answer = {"node": node.state.node, "type": body.type, "time": rfc3339(at)}
             try:
                 data = rules.updated(
                     node.state, body.type, body.hex, answer["time"], self._max_types

@@ -174,8 +174,19 @@ class Bus:
         While it raises Unavailable the message waits and is tried again; any other exception makes
         the message a dead letter, and the next one is handled.
         """
-        self._add(
-            Subscription.queued(pattern, handler, self._poison, self._comes_again, self.settings)
+        self._add(self._queued(pattern, handler))
+
+    def divert(self, topic: str, handler: Handler) -> None:
+        """As `subscribe`, for what a wider filter of ours, subscribed to later, brings as well.
+
+        ``handler`` gets it beside what waits there. The broker is not asked for it: it would send
+        each message once for each of two filters.
+        """
+        self._router.add(self._queued(topic, handler, asked=False))
+
+    def _queued(self, pattern: str, handler: Handler, *, asked: bool = True) -> Subscription:
+        return Subscription.queued(
+            pattern, handler, self._poison, self._comes_again, self.settings, asked=asked
         )
 
     def _comes_again(self, message: Message) -> bool:
@@ -327,7 +338,9 @@ class Bus:
         subscribed = 0
         while subscribed < len(self._router.subscriptions):  # one may be added while we wait
             some = self._router.subscriptions[subscribed:]
-            await connection.subscribe([one.pattern for one in some])
+            filters = [one.pattern for one in some if one.asked]
+            if filters:
+                await connection.subscribe(filters)
             subscribed += len(some)
         if self.durable:
             self._nonce = new_id().encode()

@@ -4,7 +4,7 @@ A command is a small JSON object. With an MQTT 5 response topic it is answered t
 ``{"ok": true, ...}`` or ``{"ok": false, "error": {"code", "message"}}``; without one, a refusal
 goes to ``patchbay/<service>/<device>/event/rejected``. A retained command is ignored: it would act
 again at each start. A command that moves something is refused when it was queued while we were
-away.
+away, unless it was obeyed before: then it comes again, and is answered as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected, TooLarge, Unavailable
 from patchbay.messages import answer, decode, event_type, new_event, new_id, refusal
-from patchbay.topics import matches, shared
+from patchbay.topics import Address, matches, shared
 
 MOVING_EXPIRY_S = 30.0
 """A command that moves something and could not act for so long is refused: nobody stands there any
@@ -50,17 +50,24 @@ class Request:
 class Command:
     """One command: the type of its body, who handles it, and whether it moves something.
 
-    One that moves something and has waited here for ``expires_s`` is refused.
+    One that moves something and was queued while we were away, or has waited here for
+    ``expires_s``, is never handled. ``remembered`` is asked for the answer that it has had already,
+    and changes nothing; without one, it is refused.
+
+    One that is ``urgent`` waits for no other command, and a body that makes no sense counts as
+    ``type()``: a stop stops, however it is said.
     """
 
     type: type[Any]
     handle: Callable[[Request, Any], Awaitable[dict[str, Any]]]
     moves: bool = False
     expires_s: float = MOVING_EXPIRY_S
+    remembered: Callable[[Request, Any], Awaitable[dict[str, Any] | None]] | None = None
+    urgent: bool = False
 
 
 class Commands:
-    """Subscribes to a service's commands and answers each one, in order.
+    """Subscribes to a service's commands and answers each one, in order but for what is urgent.
 
     With a ``group`` the replicas of a domain share them: each command reaches one of them.
     ``device``: of this one only, for a service that itself commands other devices. ``elsewhere``:
@@ -80,11 +87,13 @@ class Commands:
         self._service = service
         self._table = table
         self._elsewhere = elsewhere
+        for name in (name for name, command in table.items() if command.urgent):
+            bus.divert(bus.topics.command(service, device, name), self._handle_at_once)
         bus.subscribe(shared(group, bus.topics.command(service, device, "+")), self._handle)
 
     async def _handle(self, message: Message) -> None:
-        address = self._bus.topics.address(message.topic)
-        if address is None or message.retain or address.device in self._elsewhere:
+        address = self._address(message)
+        if address is None:
             return
         try:
             fields = await self._execute(message, address.device, address.name)
@@ -94,6 +103,29 @@ class Commands:
         else:
             if message.response_topic:
                 await self._reply(message, answer(fields))
+
+    async def _handle_at_once(self, message: Message) -> None:
+        """Act, and only then look who wants to hear of it."""
+        address = self._address(message)
+        if address is None:
+            return
+        command = self._table[address.name]
+        try:
+            identity, again, body = _unwrap(message)
+            value = msgspec.convert(body, command.type)
+        except (Rejected, msgspec.ValidationError):
+            identity, again, value = _arrival_id(message), message.dup, command.type()
+        request = Request(address.device, address.name, identity, again, message.received_at)
+        fields = await command.handle(request, value)
+        if message.response_topic and self._may_answer(message.response_topic):
+            await self._reply(message, answer(fields))
+
+    def _address(self, message: Message) -> Address | None:
+        """Whom a command is for; None if it is not for us."""
+        address = self._bus.topics.address(message.topic)
+        if address is None or message.retain or address.device in self._elsewhere:
+            return None
+        return address
 
     def _may_answer(self, topic: str) -> bool:
         """Not on another topic of ours: who may only ask could publish there by our hand."""
@@ -106,16 +138,19 @@ class Commands:
         command = self._table.get(name)
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
-        waited = asyncio.get_running_loop().time() - message.received_at
-        if command.moves and (message.late or waited > command.expires_s):
-            raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
         identity, again, body = _unwrap(message)
         try:
             value = msgspec.convert(body, command.type)
         except msgspec.ValidationError as error:
             raise Rejected("bad_request", f"{name}: {error}") from error
         request = Request(device, name, identity, again, message.received_at)
-        return await command.handle(request, value)
+        waited = asyncio.get_running_loop().time() - message.received_at
+        if not command.moves or not (message.late or waited > command.expires_s):
+            return await command.handle(request, value)
+        before = await command.remembered(request, value) if command.remembered else None
+        if before is None:
+            raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
+        return before
 
     async def _refuse(self, message: Message, device: str, name: str, error: Rejected) -> None:
         if message.response_topic and self._may_answer(message.response_topic):

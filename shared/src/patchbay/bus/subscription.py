@@ -13,11 +13,17 @@ from patchbay.settings import BrokerSettings
 
 
 class Subscription:
-    """A filter with its handler: `direct` is called at once, `queued` in order by a task."""
+    """A filter with its handler: `direct` is called at once, `queued` in order by a task.
 
-    def __init__(self, pattern: str, deliver: Callable[[Message], None]) -> None:
+    ``asked``: the broker is asked for it; else another one's filter brings it.
+    """
+
+    def __init__(
+        self, pattern: str, deliver: Callable[[Message], None], *, asked: bool = True
+    ) -> None:
         self.pattern = pattern
         self.deliver = deliver
+        self.asked = asked
         self.adding: asyncio.Task[None] | None = None
         """The SUBSCRIBE under way, when this was added while connected."""
         self._worker: asyncio.Task[None] | None = None
@@ -35,13 +41,15 @@ class Subscription:
         poison: Callable[[Message, Exception], None],
         comes_again: Callable[[Message], bool],
         settings: BrokerSettings,
+        *,
+        asked: bool = True,
     ) -> Self:
         """The handler gets one message at a time; each is acknowledged after it returns.
 
         What waits is bounded by the Receive Maximum that we gave the broker.
         """
         queue: asyncio.Queue[Message] = asyncio.Queue()
-        subscription = cls(pattern, queue.put_nowait)
+        subscription = cls(pattern, queue.put_nowait, asked=asked)
 
         async def work() -> None:
             while True:

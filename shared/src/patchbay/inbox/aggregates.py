@@ -86,6 +86,11 @@ class Aggregate(Generic[T]):
             del self.done[next(iter(self.done))]
         self.changed = True
 
+    def answered(self, command: str) -> dict[str, Any] | None:
+        """The answer that a command got, if it is remembered."""
+        answer = self.done.get(command)
+        return None if answer is None else msgspec.json.decode(answer)
+
 
 class Aggregates(Generic[T]):
     """The documents of one collection, all in memory.

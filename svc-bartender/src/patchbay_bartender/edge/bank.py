@@ -35,6 +35,8 @@ class Bank:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
+        self.began_at = 0.0
+        """When all pins were off at the start, on the clock."""
         self._gpio = gpio
         self._pins = tuple(pins)
         self._on_level = not active_low
@@ -48,6 +50,7 @@ class Bank:
     def __enter__(self) -> Self:
         with self._lock:
             self._gpio.setup(self._pins, not self._on_level)
+            self.began_at = self.clock()
         return self
 
     def __exit__(

@@ -15,7 +15,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -152,7 +152,7 @@ class PumpsEdge:
     def __enter__(self) -> PumpsEdge:
         self._watchdog.__enter__()
         if (cut := self._runs.cut_off) is not None:
-            ran = estimate(cut, self._bank.clock(), boot_id())
+            ran = estimate(cut, self._bank.began_at, boot_id())
             self._log.error("a run was cut off", run=cut.run_id)
             self._telling.finished(cut.run_id, "failed", "the pumps' process was killed", ran)
         return self
@@ -342,14 +342,14 @@ class PumpsEdge:
             self._log.error("a pin cannot be set", exc_info=again)
         self._fail(error)
 
-    def _end(self, result: Result, reason: str) -> None:
+    def _end(self, result: Literal["stopped", "failed"], reason: str) -> None:
         """All off, now; what was on has ended so."""
         try:
             self._bank.stop()
         finally:
             if (pending := self._pending) is not None:
                 self._put_away(pending)
-                self._refuse(pending.run, "stopped", reason)
+                self._refuse(pending.run, result, reason)
             self._finish(result, reason)
 
     def _finish(self, result: Result, reason: str) -> None:

@@ -78,14 +78,21 @@ class Runs:
             self._outbox.note(_CURRENT, None)
 
 
-def estimate(begun: Begun, now: float, boot: str) -> dict[str, float]:
+def estimate(begun: Begun, off_at: float, boot: str) -> dict[str, float]:
     """Pump -> seconds that a run that was cut off has run, as far as one can tell.
 
-    The pins kept their levels until we switched them off, at ``now``; a pump whose time was over
-    before that was most likely switched off by its timer. After a reboot nothing can be told, and
-    what was ordered counts: a bottle that is thought emptier than it is does less harm.
+    The pins kept their levels until we switched them off, at ``off_at``. Of a pump it is
+
+    - right, if its own timer had switched it off;
+    - too much by what it took to write the run down, some milliseconds and never more than
+      ``start_deadline_s``, if it was on until we came and its time was not over;
+    - too little by less than the time without a process, if its time was over in that time;
+    - too much by no more than that time and the write, if the kill came between write and pins.
+
+    After a reboot nothing can be told, and what was ordered counts: a bottle that is thought
+    emptier than it is does less harm.
     """
-    passed = now - begun.at if boot and boot == begun.boot else float("inf")
+    passed = off_at - begun.at if boot and boot == begun.boot else float("inf")
     return {pump: max(0.0, min(wanted, passed)) for pump, wanted in begun.seconds.items()}
 
 

@@ -8,11 +8,10 @@ broker throws it away, and the domain refuses what has waited.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,11 +21,11 @@ from aiohttp import web
 from patchbay.bus import Bus, Message
 from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import Failure, decode, encode
-from patchbay.net import BACKLOG
 from patchbay.runtime import Unit
-from patchbay.sockets import why_not_listening
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
+from patchbay_lantern.edge.hosts import our_hosts
+from patchbay_lantern.edge.http_server import HttpServer
 from patchbay_lantern.messages import ALL, SERVICE, SET, Set, State
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
@@ -36,16 +35,6 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METHODS: Final = "GET, HEAD, OPTIONS, POST"
 PREFLIGHT_S: Final = 600
 """How long a browser may remember that it may ask."""
-
-STOP_GRACE_S: Final = 1.0
-"""How long calls in hand have when the unit stops."""
-
-LINGER_S: Final = 2.0
-"""How long the rest of a body that was refused unread is listened to: a client that is cut off
-while it sends may not see the answer."""
-
-_LIBRARY = logging.getLogger("patchbay_lantern.aiohttp")
-_LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,7 +63,7 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(LanternSettings)
     api = Api(unit.bus, settings, unit.config.port(settings.page_port))
     port = unit.config.port(settings.api_port)
-    async with ApiServer(api, unit.listen_host, port) as server:
+    async with HttpServer(api, unit.listen_host, port) as server:
         unit.log.info("listening", host=unit.listen_host, port=server.port)
         unit.info_sources["calls"] = lambda: api.calls
         unit.info_sources["refused"] = lambda: api.refused
@@ -99,6 +88,7 @@ class Api:
         self.settings = settings
         self._bus = bus
         self._page_port = page_port
+        self._hosts = our_hosts(settings)
         self._registry = registry
         self._state: State | None = None
         self._census = Census(bus, state=self._stated)
@@ -123,7 +113,7 @@ class Api:
 
     async def _call(self, request: web.Request) -> web.Response:
         origin = request.headers.get("Origin")
-        if origin is not None and not self._may_call(origin, request.host):
+        if origin is not None and not self._may_call(request, origin):
             why = "pages of this origin may not call"
             raise Refusal(HTTPStatus.FORBIDDEN, "forbidden_origin", why)
         try:
@@ -190,31 +180,37 @@ class Api:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every error is JSON, and browsers hear whether their page may read the answer."""
+        ours = self._hosts.know(request.headers.getall("Host", ()))
         try:
+            if not ours:
+                why = "the server is not known by this name; its setting hosts can say that it is"
+                raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "unknown_host", why)
             response = await handler(request)
         except Refusal as refusal:
-            response = self._refuse(refusal.status, refusal.code, str(refusal))
+            response = self.refuse(refusal.status, refusal.code, str(refusal))
             if refusal.status is HTTPStatus.REQUEST_TIMEOUT:
                 response.force_close()  # what still comes is no request
         except web.HTTPRequestEntityTooLarge:
             why = f"a body has at most {http.MAX_BODY} bytes"
-            response = self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", why)
+            response = self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", why)
         except web.HTTPMethodNotAllowed:
             why = f"there are {METHODS}"
-            response = self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", why)
+            response = self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", why)
             response.headers["Allow"] = METHODS
         except web.HTTPNotFound:
-            response = self._refuse(HTTPStatus.NOT_FOUND, "not_found", "there is only /")
+            response = self.refuse(HTTPStatus.NOT_FOUND, "not_found", "there is only /")
         except web.HTTPException as error:
-            response = self._refuse(HTTPStatus(error.status), "bad_request", error.reason)
+            response = self.refuse(HTTPStatus(error.status), "bad_request", error.reason)
         except Exception as error:  # the outermost frame of a request
             self._log.error("request failed", exc_info=error)
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            response = self._refuse(status, "internal_error", "this is our mistake")
-        self._allow(request, response)
+            response = self.refuse(status, "internal_error", "this is our mistake")
+        if ours:
+            self._allow(request, response)
         return response
 
-    def _refuse(self, status: HTTPStatus, code: str, message: str) -> web.Response:
+    def refuse(self, status: HTTPStatus, code: str, message: str) -> web.Response:
+        """An error as its answer."""
         self.refused += 1
         return _json(status, http.encode_error(code, message))
 
@@ -222,7 +218,7 @@ class Api:
         """Say, as CORS wants it, that the page which asks may read this."""
         response.headers["Vary"] = "Origin"
         origin = request.headers.get("Origin")
-        if origin is None or not self._may_call(origin, request.host):
+        if origin is None or not self._may_call(request, origin):
             return
         response.headers["Access-Control-Allow-Origin"] = origin
         if request.method == "OPTIONS":
@@ -230,7 +226,7 @@ class Api:
             response.headers["Access-Control-Allow-Headers"] = "Content-Type"
             response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_S)
 
-    def _may_call(self, origin: str, host: str) -> bool:
+    def _may_call(self, request: web.Request, origin: str) -> bool:
         """Our own page may, on the host that it was asked from, and those of ``origins``.
 
         A browser calls for any page that somebody has open: without this each could command.
@@ -240,80 +236,11 @@ class Api:
         if not origin.isascii():  # no browser says so, and no header of ours may
             return False
         try:
-            page, ours = urlsplit(origin), urlsplit(f"//{host}")
+            page, ours = urlsplit(origin), urlsplit(f"//{request.headers.get('Host', '')}")
             port = page.port or DEFAULT_PORTS.get(page.scheme)  # a browser leaves these out
             return page.hostname == ours.hostname and port == self._page_port
         except ValueError:
             return False
-
-
-class ApiServer:
-    """The listening port of the API. ``async with``; raises Unavailable if it cannot be had."""
-
-    def __init__(self, api: Api, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-        self._most = api.settings.max_api_connections
-        self._server: asyncio.Server | None = None
-        self._runner = web.AppRunner(
-            api.application(),
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=api.settings.request_s,  # it also holds before the first request
-            lingering_time=LINGER_S,
-            logger=_LIBRARY,
-            shutdown_timeout=STOP_GRACE_S,
-        )
-
-    async def __aenter__(self) -> ApiServer:
-        await self._runner.setup()
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._connection, self._host, self._port, backlog=BACKLOG, reuse_address=True
-            )
-        except OSError as error:
-            await self._runner.cleanup()
-            raise Unavailable(why_not_listening(self._host, self._port, error)) from error
-        return self
-
-    async def __aexit__(self, *_: Any) -> None:
-        if self._server is not None:
-            self._server.close()
-        await self._runner.cleanup()
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on: the real one when it was asked for 0."""
-        if self._server is None:
-            return self._port
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
-
-    @property
-    def connections(self) -> int:
-        """Connections that are open now."""
-        server = self._runner.server
-        return 0 if server is None else len(server.connections)
-
-    def _connection(self) -> asyncio.Protocol:
-        """What answers a new connection."""
-        server = self._runner.server
-        return Full() if server is None or self.connections >= self._most else server()
-
-
-class Full(asyncio.Protocol):
-    """A connection that there is no room for."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say so, and end it."""
-        body = http.encode_error("unavailable", "too many connections")
-        head = (
-            f"HTTP/1.1 503 Service Unavailable\r\nContent-Length: {len(body)}\r\n"
-            "Content-Type: application/json\r\nConnection: close\r\n\r\n"
-        )
-        writable = cast("asyncio.WriteTransport", transport)
-        writable.write(head.encode() + body)
-        writable.close()
 
 
 def _json(status: HTTPStatus, body: bytes) -> web.Response:

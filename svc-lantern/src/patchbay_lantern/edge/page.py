@@ -21,6 +21,7 @@ from patchbay.websocket import Client, Limits, Page, WebSocketServer
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.edge.following import Follower
+from patchbay_lantern.edge.hosts import our_hosts
 from patchbay_lantern.messages import Order
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire.page import Command, Lanterns, encode
@@ -65,6 +66,7 @@ async def run(unit: Unit) -> None:
         limits=Limits(max_connections=settings.max_browsers, max_message_bytes=MAX_MESSAGE),
         log=unit.log,
         pages=pages(settings, unit.config.port(settings.api_port)),
+        hosts=our_hosts(settings),
     )
     edge.server = server
     async with server, edge:
