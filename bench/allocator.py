@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import os
 import random
 import resource
 import sys
@@ -31,49 +30,37 @@ from pathlib import Path
 from patchbay.messages import now
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, ObjectId, Store
-from patchbay.testing import Part, free_port, mosquitto_part, store_part
+from patchbay.testing import free_port
 from patchbay_allocator.mixer import Mixer, waits
 from patchbay_allocator.simulator import send
 from patchbay_allocator.wire.intake import Job
+from testbed import Installation, cpu_seconds
 
 AT_ONCE = 8
 COMBINATORS = 100
 REPLICAS = 4
 POLL_S = 0.05
-TICK = os.sysconf("SC_CLK_TCK")
 
 
-class House:
+class House(Installation):
     """The processes of one installation; ``ports``: where its combinators are."""
 
     def __init__(self, directory: Path, ports: list[int], replicas: int = 1) -> None:
-        self.broker = mosquitto_part(directory / "broker")
-        self.store = store_part(directory / "store")
-        self.uri = f"mongodb://127.0.0.1:{self.store.port}"
         self.port = free_port()
         addresses = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
-        environ = {
-            "PATCHBAY_RUNTIME__STATE_DIR": str(directory),
-            "PATCHBAY_RUNTIME__DEMO": "true",
-            "PATCHBAY_RUNTIME__LOG_LEVEL": "warning",
-            "PATCHBAY_BROKER__PORT": str(self.broker.port),
-            "PATCHBAY_STORE__URI": self.uri,
-            "PATCHBAY_ALLOCATOR__PORT": str(self.port),
-            "PATCHBAY_ALLOCATOR__COMBINATORS": f"[{addresses}]",
-            "PATCHBAY_ALLOCATOR__RECONNECT_GRACE_S": "2",
+        settings: dict[str, object] = {
+            "port": self.port,
+            "combinators": f"[{addresses}]",
+            "reconnect_grace_s": 2,
         }
         if replicas > 1:
-            environ["PATCHBAY_ALLOCATOR__SHARE_GROUP"] = "bench"
-        self._env = ["env", *(f"{key}={value}" for key, value in environ.items())]
-        self._directory = directory
-        self.domains = [self._unit("domain", 0, f"r{n}") for n in range(replicas)]
-        edges = [self._unit("intake", self.port), self._unit("combinators", 0)]
+            settings["share_group"] = "bench"
+        super().__init__(directory, "allocator", settings)
+        self.domains = [
+            self.unit("domain", instance=f"r{n}", name=f"domain-r{n}") for n in range(replicas)
+        ]
+        edges = [self.unit("intake", self.port), self.unit("combinators")]
         self.parts = [self.broker, self.store, *edges, *self.domains]
-
-    def _unit(self, role: str, port: int, instance: str = "one") -> Part:
-        command = [*self._env, sys.executable, "-m", "patchbay.runtime", f"allocator.{role}"]
-        command += ["--instance", instance]
-        return Part(f"{role}-{instance}", self._directory, lambda: command, port)
 
 
 @asynccontextmanager
@@ -93,12 +80,6 @@ async def running(combinators: int, replicas: int = 1) -> AsyncIterator[tuple[Ho
         yield house, mixers
         for mixer in mixers:
             await mixer.stop()
-
-
-def cpu_seconds(part: Part) -> float:
-    """User and system time that a process has used."""
-    fields = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def document(number: int) -> Document:

@@ -18,18 +18,18 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from patchbay.testing import Part, eventually, free_port, mosquitto_part, store_part, until
+from patchbay.testing import Part, eventually, free_port, until
 from patchbay_bartender.edge.simulated import Change, changes
 from patchbay_bartender.settings import BOARD_PINS
 from patchbay_bartender.simulator import Gui
 from patchbay_bartender.wire.gui import Blend, Status, Stop
+from testbed import Installation, arguments, run, verdict
 
 BARE = str(Path(__file__).with_name("bare_websocket.py"))
 RATIOS = {"0": 0.3, "3": 0.6, "7": 0.9}
@@ -40,28 +40,17 @@ PAUSE_S = 0.05
 ECHO = '{"type":"echo","data":{"msg":"toaster"}}'
 
 
-class House:
+class House(Installation):
     """The processes of one bar."""
 
     def __init__(self, directory: Path) -> None:
-        self.broker = mosquitto_part(directory / "broker")
-        self.store = store_part(directory / "store")
         self.port = free_port()
-        bare_port = free_port()
+        super().__init__(directory, "bartender", {"port": self.port})
         self.pins = directory / "units" / "bartender-pumps-bench" / "pins"
-        environ = {
-            "PATCHBAY_RUNTIME__STATE_DIR": str(directory),
-            "PATCHBAY_RUNTIME__DEMO": "true",
-            "PATCHBAY_RUNTIME__LOG_LEVEL": "warning",
-            "PATCHBAY_BROKER__PORT": str(self.broker.port),
-            "PATCHBAY_STORE__URI": f"mongodb://127.0.0.1:{self.store.port}",
-            "PATCHBAY_BARTENDER__PORT": str(self.port),
-        }
-        unit = ["env", *(f"{key}={value}" for key, value in environ.items()), sys.executable]
-        unit += ["-m", "patchbay.runtime", "--instance", "bench"]
-        self.gui = Part("gui", directory, lambda: [*unit, "bartender.gui"], self.port)
-        self.pumps = Part("pumps", directory, lambda: [*unit, "bartender.pumps"], 0)
-        self.domain = Part("domain", directory, lambda: [*unit, "bartender.domain"], 0)
+        self.gui = self.unit("gui", self.port)
+        self.pumps = self.unit("pumps")
+        self.domain = self.unit("domain")
+        bare_port = free_port()
         self.bare = Part(
             "bare", directory, lambda: [sys.executable, BARE, str(bare_port)], bare_port
         )
@@ -193,19 +182,12 @@ async def measure(given: argparse.Namespace, directory: Path) -> bool:
         "every stop from a GUI to the pins under 50 ms": max(stopped) < 50,
         "echo at least 0.8 of a bare server": ratio >= 0.8,
     }
-    for what, well in reached.items():
-        print(f"{'reached' if well else 'MISSED '}  {what}")
-    return all(reached.values())
+    return verdict(reached)
 
 
 def main() -> int:
     """Measure, print, and exit with 1 if a figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="patchbay-bench-") as directory:
-        return 0 if asyncio.run(measure(given, Path(directory))) else 1
+    return run(measure, arguments(__doc__, "a tenth of the runs").parse_args())
 
 
 if __name__ == "__main__":

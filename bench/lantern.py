@@ -15,10 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -29,42 +27,25 @@ import aiohttp
 from patchbay.log import get_logger
 from patchbay.messages import now
 from patchbay.sockets import allow_connections
-from patchbay.testing import Part, free_port, mosquitto_part, store_part
+from patchbay.testing import Part, free_port
+from testbed import Installation, arguments, cpu_seconds, resident_mb, run, verdict
 
 HERE = Path(__file__).parent
 CROWDS = (1000, 5000)
 DEADLINE_S = 60.0
 RATIO, P99_MS = 2.0, 15.0
-TICK = os.sysconf("SC_CLK_TCK")
 
 
-class House:
+class House(Installation):
     """The processes of one installation."""
 
     def __init__(self, directory: Path) -> None:
-        self.broker = mosquitto_part(directory / "broker")
-        self.store = store_part(directory / "store")
         self.port, self.api_port, self.page_port = free_port(), free_port(), free_port()
-        environ = {
-            "PATCHBAY_RUNTIME__STATE_DIR": str(directory),
-            "PATCHBAY_RUNTIME__DEMO": "true",
-            "PATCHBAY_RUNTIME__LOG_LEVEL": "warning",
-            "PATCHBAY_BROKER__PORT": str(self.broker.port),
-            "PATCHBAY_STORE__URI": f"mongodb://127.0.0.1:{self.store.port}",
-            "PATCHBAY_LANTERN__PORT": str(self.port),
-            "PATCHBAY_LANTERN__API_PORT": str(self.api_port),
-            "PATCHBAY_LANTERN__PAGE_PORT": str(self.page_port),
-        }
-        self._env = ["env", *(f"{key}={value}" for key, value in environ.items())]
-        self._directory = directory
+        settings = {"port": self.port, "api_port": self.api_port, "page_port": self.page_port}
+        super().__init__(directory, "lantern", settings)
         units = {"tlv": self.port, "api": self.api_port, "page": self.page_port, "domain": 0}
-        self.units = [self._unit(role, port) for role, port in units.items()]
+        self.units = [self.unit(role, port) for role, port in units.items()]
         self.parts = [self.broker, self.store, *self.units]
-
-    def _unit(self, role: str, port: int) -> Part:
-        command = [*self._env, sys.executable, "-m", "patchbay.runtime", f"lantern.{role}"]
-        command += ["--instance", "bench"]
-        return Part(role, self._directory, lambda: command, port)
 
 
 class Lanterns:
@@ -189,7 +170,8 @@ async def bench_crowd(house: House, api: Api, count: int, rounds: int, directory
         f"{part.name} {seconds / rounds * 1000:.1f}"
         for part, seconds in zip(house.parts, used, strict=True)
     )
-    print(f"           CPU ms a command: {shown}; resident MB: {memory(house.units[0]):.0f} (tlv)")
+    resident = f"{resident_mb(house.units[0]):.0f}"
+    print(f"           CPU ms a command: {shown}; resident MB: {resident} (tlv)")
     return ours / floor
 
 
@@ -213,19 +195,8 @@ async def bench_one(house: House, api: Api, rounds: int) -> float:
     return cuts[98]
 
 
-def cpu_seconds(part: Part) -> float:
-    """User and system time that a process has used."""
-    fields = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def memory(part: Part) -> float:
-    """Resident memory of a process, in MB."""
-    pages = int(Path(f"/proc/{part.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-async def measure(part: int, directory: Path) -> bool:
+async def measure(given: argparse.Namespace, directory: Path) -> bool:
+    part = 5 if given.quick else 1
     with ExitStack() as stack:
         house = House(directory)
         for one in house.parts:
@@ -242,21 +213,15 @@ async def measure(part: int, directory: Path) -> bool:
         f"5,000 lanterns within {RATIO:g} times the floor": ratios[-1] <= RATIO,
         f"p99 to one lantern under {P99_MS:g} ms": p99_ms < P99_MS,
     }
-    for what, well in reached.items():
-        print(f"{'reached' if well else 'MISSED '}  {what}")
-    return all(reached.values())
+    return verdict(reached)
 
 
 def main() -> int:
     """Measure, print, and exit with 1 if a figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="a fifth of the commands")
-    given = parser.parse_args()
+    given = arguments(__doc__, "a fifth of the commands").parse_args()
     allow_connections(1000, get_logger("bench"))
     print(f"{now():%Y-%m-%d}")
-    with tempfile.TemporaryDirectory(prefix="patchbay-bench-") as directory:
-        return 0 if asyncio.run(measure(5 if given.quick else 1, Path(directory))) else 1
+    return run(measure, given)
 
 
 if __name__ == "__main__":

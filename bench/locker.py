@@ -23,84 +23,36 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, eventually, free_port, mosquitto_part
+from patchbay.testing import Part, eventually, free_port
 from patchbay_locker.load import LoadResult
+from testbed import Installation, arguments, cpu_seconds, resident_mb, run, running, verdict
 
 BOARDS = 50
 GENERATORS = 2
-TICK = os.sysconf("SC_CLK_TCK")
 BARE = Path(__file__).with_name("bare_locker.py")
 PLAIN = (str(Path(__file__).with_name("boards.py")),)
 LEAN = ("-m", "patchbay_locker.load")
 
 
-class House:
-    """The processes of one locker installation."""
+class House(Installation):
+    """The processes of one locker installation; the store steps back, as in use."""
 
     def __init__(self, directory: Path, synchronous: str) -> None:
-        self.broker = mosquitto_part(directory / "broker")
-        store_port = free_port()
-        storage = str(directory / "store")
-        store = [sys.executable, "-m", "patchbay.embedded", "--storage", storage]
-        self.store = Part(
-            "store", directory, lambda: [*store, "--port", str(store_port)], store_port
-        )
         self.port = free_port()
-        self.uri = f"mongodb://127.0.0.1:{self.store.port}"
-        environ = {
-            "PATCHBAY_RUNTIME__STATE_DIR": str(directory),
-            "PATCHBAY_RUNTIME__DEMO": "true",
-            "PATCHBAY_RUNTIME__LOG_LEVEL": "warning",
-            "PATCHBAY_BROKER__PORT": str(self.broker.port),
-            "PATCHBAY_STORE__URI": self.uri,
-            "PATCHBAY_LOCKER__PORT": str(self.port),
-            "PATCHBAY_LOCKER__OUTBOX_SYNCHRONOUS": synchronous,
-        }
-        unit = [f"{key}={value}" for key, value in environ.items()]
-        runtime = [sys.executable, "-m", "patchbay.runtime"]
-        self.edge = Part(
-            "edge", directory, lambda: ["env", *unit, *runtime, "locker.edge"], self.port
-        )
-        self.domain = Part(
-            "domain", directory, lambda: ["env", *unit, *runtime, "locker.domain"], 0
-        )
-
-    @property
-    def parts(self) -> list[Part]:
-        return [self.edge, self.broker, self.domain, self.store]
-
-
-@contextmanager
-def running(*parts: Part) -> Iterator[None]:
-    """Start parts, and end them in the other order."""
-    with ExitStack() as stack:
-        for part in parts:
-            stack.callback(part.stop)
-            if part.port:
-                part.start()
-            else:
-                part.spawn()
-        yield
-
-
-def cpu_seconds(part: Part) -> float:
-    """User and system time that a process has used."""
-    fields = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def resident_mb(part: Part) -> float:
-    """Resident memory of a process, in MB."""
-    pages = int(Path(f"/proc/{part.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        port = free_port()
+        command = [sys.executable, "-m", "patchbay.embedded", "--storage", str(directory / "store")]
+        store = Part("store", directory, lambda: [*command, "--port", str(port)], port)
+        settings = {"port": self.port, "outbox_synchronous": synchronous}
+        super().__init__(directory, "locker", settings, store)
+        self.edge = self.unit("edge", self.port)
+        self.domain = self.unit("domain")
+        self.parts = [self.edge, self.broker, self.domain, self.store]
 
 
 def fsync_ms(directory: Path) -> float:
@@ -253,21 +205,15 @@ async def measure(given: argparse.Namespace, directory: Path) -> bool:
         "a backlog that does not grow (under a second at the end)": behind < given.rate,
         "nothing refused": not lean.lost,
     }
-    for what, well in reached.items():
-        print(f"{'reached' if well else 'MISSED '}  {what}")
-    return all(reached.values())
+    return verdict(reached)
 
 
 def main() -> int:
     """Measure, print, and exit with 1 if a figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = arguments(__doc__, "a fifth of the reports")
     parser.add_argument("--synchronous", default="FULL", help="of the outbox (FULL or NORMAL)")
     parser.add_argument("--rate", type=float, default=3_600, help="offered in the sustained part")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the reports")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="patchbay-bench-") as directory:
-        return 0 if asyncio.run(measure(given, Path(directory))) else 1
+    return run(measure, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -16,15 +16,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -32,15 +29,15 @@ from typing import TypeAlias
 from patchbay.messages import new_id, now
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, eventually, free_port, mosquitto_part, store_part
+from patchbay.testing import Part, eventually, free_port
 from patchbay_mesh.simulator import Root
 from patchbay_mesh.store import reading
 from patchbay_mesh.wire.content import Value, data_frame
 from patchbay_mesh.wire.uart import Decoder, Frame, encode
+from testbed import Installation, arguments, cpu_seconds, resident_mb, run, running, verdict
 
 FRAME_BYTES = 200
 NODES = 50
-TICK = os.sysconf("SC_CLK_TCK")
 BARE = Path(__file__).with_name("bare_mesh.py")
 ASKER = Path(__file__).with_name("mesh_asker.py")
 ASKERS = 2
@@ -131,63 +128,16 @@ def measure_codec(seconds: float) -> tuple[float, float]:
 # The processes
 
 
-class House:
+class House(Installation):
     """The processes of one mesh installation."""
 
     def __init__(self, directory: Path, link: Path) -> None:
-        self.broker = mosquitto_part(directory / "broker")
-        self.store = store_part(directory / "store")
         self.port = free_port()
-        self.uri = f"mongodb://127.0.0.1:{self.store.port}"
-        environ = {
-            "PATCHBAY_RUNTIME__STATE_DIR": str(directory),
-            "PATCHBAY_RUNTIME__DEMO": "true",
-            "PATCHBAY_RUNTIME__LOG_LEVEL": "warning",
-            "PATCHBAY_BROKER__PORT": str(self.broker.port),
-            "PATCHBAY_STORE__URI": self.uri,
-            "PATCHBAY_MESH__SERIAL": str(link),
-            "PATCHBAY_MESH__PORT": str(self.port),
-        }
-        env = ["env", *(f"{key}={value}" for key, value in environ.items())]
-
-        def unit(role: str, port: int) -> Part:
-            command = [*env, sys.executable, "-m", "patchbay.runtime", f"mesh.{role}"]
-            return Part(role, directory, lambda: command, port)
-
-        self.uart, self.domain, self.api = (
-            unit("uart", 0),
-            unit("domain", 0),
-            unit("api", self.port),
-        )
-
-    @property
-    def parts(self) -> list[Part]:
-        return [self.uart, self.broker, self.domain, self.store, self.api]
-
-
-@contextmanager
-def running(*parts: Part) -> Iterator[None]:
-    """Start parts, and end them in the other order."""
-    with ExitStack() as stack:
-        for part in parts:
-            stack.callback(part.stop)
-            if part.port:
-                part.start()
-            else:
-                part.spawn()
-        yield
-
-
-def cpu_seconds(part: Part) -> float:
-    """User and system time that a process has used."""
-    fields = Path(f"/proc/{part.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def resident_mb(part: Part) -> float:
-    """Resident memory of a process, in MB."""
-    pages = int(Path(f"/proc/{part.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        super().__init__(directory, "mesh", {"serial": link, "port": self.port})
+        self.uart = self.unit("uart")
+        self.domain = self.unit("domain")
+        self.api = self.unit("api", self.port)
+        self.parts = [self.uart, self.broker, self.domain, self.store, self.api]
 
 
 def frame(number: int) -> bytes:
@@ -380,19 +330,12 @@ async def measure(given: argparse.Namespace, directory: Path) -> bool:
         "every frame in the store once": counted == done,
         "[GET] at least 0.7 of a constant": get[0] >= 0.7 * constant[0],
     }
-    for what, well in reached.items():
-        print(f"{'reached' if well else 'MISSED '}  {what}")
-    return all(reached.values())
+    return verdict(reached)
 
 
 def main() -> int:
     """Measure, print, and exit with 1 if a figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="a fifth of everything")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="patchbay-bench-") as directory:
-        return 0 if asyncio.run(measure(given, Path(directory))) else 1
+    return run(measure, arguments(__doc__, "a fifth of everything").parse_args())
 
 
 if __name__ == "__main__":

@@ -265,3 +265,58 @@ async def test_to_a_peer_that_is_gone_nothing_can_be_done_and_nothing_goes_wrong
         peer.abort()
         assert (one.server.connections, one.server.crashes) == (0, 0)
         writer.close()
+
+
+@on_both_loops
+async def test_who_only_listens_may_say_that_it_has_said_all() -> None:
+    sessions: list[Echo] = []
+    limits = Limits(ended_grace_s=0.01)
+    async with Server(lambda peer: Patient(peer, sessions), "127.0.0.1", 0, limits, LOG) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"listen")
+        writer.write_eof()
+        _, other = await asyncio.open_connection("127.0.0.1", server.port)
+        other.write(b"hello")
+        other.write_eof()  # this one's grace is over later
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.readexactly(20) == b"that was all: listen"
+            await until(lambda: server.connections == 1)
+            sessions[0].peer.write(b"still here")
+            assert await reader.readexactly(10) == b"still here"
+        writer.close()
+        other.close()
+
+
+@on_both_loops
+async def test_who_has_left_without_a_word_is_found_by_the_next_write() -> None:
+    sessions: list[Echo] = []
+    async with Server(lambda peer: Patient(peer, sessions), "127.0.0.1", 0, Limits(), LOG) as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(b"listen")
+        await until(lambda: sessions and sessions[0].heard == b"listen")
+        writer.close()
+
+        def gone() -> bool:
+            sessions[0].peer.write(b"x")
+            return one.connections == 0
+
+        await until(gone)
+        assert sessions[0].gone == 1
+        del reader
+
+
+@on_both_loops
+async def test_a_reset_after_all_was_said_is_found_though_nothing_is_written() -> None:
+    sessions: list[Echo] = []
+    limits = Limits(idle_timeout_s=0.1)
+    async with Server(lambda peer: Patient(peer, sessions), "127.0.0.1", 0, limits, LOG) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"listen")
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            await reader.readexactly(20)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        await until(lambda: server.connections == 0)
+        assert (sessions[0].gone, server.timed_out) == (1, 0)

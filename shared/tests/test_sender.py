@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from patchbay.outbox import Patience
+from patchbay.outbox import patience as patience_module
 from patchbay.outbox import sender as sender_module
 from patchbay.testing import MakeBus, Part, until
 from tests.sender_ends import ALONE_TOPIC, BATCH_TOPIC, INSTANCE, Domain, Edge
@@ -172,8 +174,9 @@ async def test_while_nobody_has_subscribed_it_tries_again(edge: Edge, domain: Do
 async def test_without_progress_it_starts_again(
     edge: Edge, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender_module, "PATIENCE_S", 0.2)
-    edge.sender._progress()
+    monkeypatch.setattr(patience_module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(sender_module, "LOOK_S", 0.05)
+    edge.sender._patience = Patience()
     await domain.start()
     await edge.start()
     edge.take(2)
@@ -191,6 +194,42 @@ NONSENSE = [
     b'{"epoch": "\xff", "upto": 2}',
     b'{"epoch": "e", "upto": 2, "more": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
 ]
+
+
+async def test_a_domain_that_takes_long_for_each_window_is_sent_a_window_again_once(
+    edge: Edge, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(edge.sender, "_loop_time", lambda: now)
+    monkeypatch.setattr(sender_module, "LOOK_S", 0.001)
+    looks = 0
+    is_over = edge.sender._patience.is_over
+
+    def look(at: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_over(at)
+
+    monkeypatch.setattr(edge.sender._patience, "is_over", look)
+    await domain.start()
+    await edge.start()
+    seen = 0
+
+    def arrived() -> bool:
+        return edge.journal.seq in domain.numbers
+
+    def looked_again() -> bool:
+        return looks > seen + 1
+
+    for window in range(1, 6):
+        edge.take(2)
+        await until(arrived)
+        now += 6.5
+        seen = looks
+        await until(looked_again)
+        await domain.acknowledge(edge.journal.epoch, 2 * window)
+        await until(lambda: edge.sender.waiting == 0)
+    assert domain.numbers == [1, 2, 1, 2, *range(3, 11)]
 
 
 async def test_acknowledgements_of_another_epoch_and_nonsense_are_ignored(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from structlog.testing import capture_logs
 
 from patchbay.access.directory import Directory
 from patchbay.access.store_users import SHARED, make_store_users, roles, script, users
@@ -131,6 +132,32 @@ async def test_with_its_password_a_service_gets_in(guarded: Part, directory: Dir
         assert await one.replace("gates", [({"_id": 2}, {"_id": 2, "open": False})]) == 1
         assert await one.count("gates", {"open": True}) == 1
         assert await one.remove("gates", {"_id": 1}) == 1
+
+
+async def test_who_may_not_change_an_index_goes_on_with_the_one_that_is_there_and_says_so(
+    locked_store: Part, directory: Directory
+) -> None:
+    uri = f"mongodb://127.0.0.1:{locked_store.port}"
+    await make_store_users(directory, SERVICES, "house", uri)
+    admin: MongoClient[Any] = MongoClient(
+        uri, username="admin", password=directory.password("store", "admin")
+    )
+    [role] = roles(SERVICES, "house")
+    for one in role["privileges"]:
+        one["actions"].remove("collMod")
+    admin.house.command({"updateRole": role.pop("role"), **role})
+    file = str(directory.path / "store" / "{user}")
+    async with store(locked_store, username="gate", password_file=file) as one:
+        await one.ensure_index("gates", [("at", 1)], expireAfterSeconds=3600)
+        with capture_logs() as said:
+            await one.ensure_index("gates", [("at", 1)], expireAfterSeconds=60)
+        assert await one.insert_new("gates", [{"_id": 1}]) == 1
+    [warning] = said
+    assert warning["event"] == "documents are kept for as long as before"
+    assert (warning["collection"], warning["wanted_s"]) == ("gates", 60)
+    indexes = admin.house.gates.index_information()
+    assert indexes["at_1"]["expireAfterSeconds"] == 3600
+    admin.close()
 
 
 async def test_without_a_password_or_with_a_wrong_one_all_is_refused_and_said(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from patchbay.testing import PATIENCE_S, until
+from patchbay.testing import PATIENCE_S, eventually, until
 from patchbay_mesh.wire.content import Value
 from patchbay_mesh.wire.uart import Command, Frame, encode
 
@@ -208,7 +209,12 @@ async def test_listeners_hear_what_is_not_handled_here_in_both_forms(house: Hous
         )
     plain_writer.close()
     counted_writer.close()
-    await until(lambda: not house.api.listeners)
+
+    async def nobody_listens() -> bool:
+        await house.root.say(5, b"anybody?")  # who has left is found when it is told something
+        return not house.api.listeners
+
+    await eventually(nobody_listens)
 
 
 async def test_a_handshake_in_pieces_is_one(house: House) -> None:
@@ -233,6 +239,19 @@ async def test_a_listener_that_says_nothing_is_not_closed_for_it(house: House) -
     assert await asyncio.wait_for(reader.read(100), PATIENCE_S) == b"\x00\x05[M]\x02hi"
     writer.close()
     silent.close()
+
+
+async def test_a_listener_that_has_said_all_hears_on(house: House) -> None:
+    await house.start()
+    house.server.limits = replace(house.server.limits, ended_grace_s=0)  # nobody else may
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(b"[syn]\x00")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.readexactly(6), PATIENCE_S) == b"[ack]\x00"
+    assert await house.call(b"[GET]") == BAD
+    await house.root.say(5, b"hi")
+    assert await asyncio.wait_for(reader.read(100), PATIENCE_S) == b"\x00\x05[M]\x02hi"
+    writer.close()
 
 
 async def test_a_listener_that_does_not_read_is_dropped_and_the_others_hear_on(

@@ -137,6 +137,41 @@ async def test_boot_logs_are_counted(house: House) -> None:
     assert house.uart.skipped - before == 18
 
 
+async def test_of_a_frame_that_began_before_the_port_was_opened_nothing_counts_but_its_bytes(
+    house: House,
+) -> None:
+    await house.watch()
+    house.root.plug()
+    await house.start_domain()
+    for cut in (1, 9, len(LINE) - 1):
+        frames = data_frame(5, [Value(b"CNT", b"\x01")]), data_frame(5, [Value(b"GPS", GPS)])
+        await house.root.send(encode(frames[0]) + LINE[:cut])
+        await house.start_uart()
+        await until(lambda: house.uart.ready)
+        await house.root.send(LINE[cut:] + encode(frames[1]))
+        await until(lambda: house.uart.frames)
+        assert (house.uart.frames, house.uart.dropped) == (1, 0)
+        assert house.uart.skipped == len(LINE) - cut
+        await until(lambda: house.outbox.waiting == 0)
+        await house.stop("uart")
+    readings = await house.documents("readings", 3)
+    assert [(one["type"], one["data"]) for one in readings] == [("GPS", GPS)] * 3
+
+
+async def test_a_frame_that_is_cut_off_by_an_unplug_is_counted(house: House) -> None:
+    await house.start()
+    before = house.uart.skipped
+    await house.root.send(b"#" + LINE[:9])
+    await until(lambda: house.uart.skipped == before + 1)
+    house.root.unplug()
+    await until(lambda: house.uart.dropped == 1)
+    house.root.plug()
+    await until(lambda: house.uart.ready)
+    await house.root.send(LINE)
+    await until(lambda: house.uart.frames == 1)
+    assert house.uart.dropped == 1
+
+
 async def test_commands_reach_the_root_byte_for_byte(house: House) -> None:
     await house.start()
     assert (await house.ask("root", "send", command="SEND-", node=5, text="hi"))["bytes"] == 11
@@ -254,14 +289,14 @@ async def test_commands_are_sent_or_refused_while_the_port_comes_and_goes(house:
     await house.start()
     said: list[bytes] = []
     refused: list[str] = []
-    numbers = itertools.count(0x41414141)
+    numbers = itertools.count(10_000)
 
     async def ask() -> None:
         while not refused:
-            number = f"{next(numbers):08x}"
-            answer = await house.ask("root", "raw", hex=number)
+            number = str(next(numbers)).encode()  # digits: an end of line would make two of it
+            answer = await house.ask("root", "raw", hex=number.hex())
             if answer["ok"]:
-                said.append(bytes.fromhex(number))
+                said.append(number)
             else:
                 refused.append(answer["error"]["code"])
 

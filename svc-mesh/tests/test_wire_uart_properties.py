@@ -61,6 +61,22 @@ def test_any_split_of_any_stream_gives_its_frames(
     assert decoder.dropped == 0
 
 
+@given(st.lists(st.tuples(outside, frames), min_size=1), st.integers(0, 100_000), xors)
+def test_who_comes_in_the_middle_reads_the_frames_that_begin_later_and_nothing_else(
+    stream: list[tuple[bytes, Frame]], where: int, xor: int
+) -> None:
+    begins, line = [], b""
+    for noise, frame in stream:
+        begins.append(len(line) + len(noise))
+        line += noise + encode(frame, xor)
+    missed = where % len(line)
+    later = [(at, frame) for at, (_, frame) in zip(begins, stream, strict=True) if at >= missed]
+    decoder = Decoder(xor)
+    assert decoder.feed(line[missed:]) == [frame for _, frame in later]
+    assert decoder.skipped == len(line) - missed - sum(len(encode(one, xor)) for _, one in later)
+    assert (decoder.dropped, decoder.unfinished) == (0, False)
+
+
 @given(st.lists(some_bytes), places)
 def test_any_bytes_give_frames_or_counts_whatever_the_split(
     parts: list[bytes], where: list[int]

@@ -41,7 +41,9 @@ Collection = AsyncCollection[Document]
 
 DUPLICATE_KEY = 11000
 
-REFUSED = frozenset({13, 18})
+UNAUTHORIZED = 13
+
+REFUSED = frozenset({UNAUTHORIZED, 18})
 """MongoDB's codes Unauthorized and AuthenticationFailed: somebody has to set it up, and meanwhile
 all waits where it is safe."""
 
@@ -103,7 +105,7 @@ class Store:
         """Create an index; harmless when it is there already. Raises Unavailable.
 
         Where there is another with these keys, that one holds: only how long it keeps documents is
-        changed.
+        changed, if we may (MongoDB's action collMod).
         """
         try:
             async with reaching():
@@ -129,10 +131,12 @@ class Store:
         seconds = options["expireAfterSeconds"]
         index = {"keyPattern": dict(keys), "expireAfterSeconds": seconds}
         try:
-            async with reaching():
+            async with reaching(REFUSED - {UNAUTHORIZED}):
                 await self._database.command("collMod", collection, index=index)
-        except OperationFailure as error:
-            log.warning("the index that is there stays", why=str(error))
+        except OperationFailure as error:  # no reason to stand still
+            log.warning(
+                "documents are kept for as long as before", wanted_s=seconds, why=str(error)
+            )
         else:
             log.info("documents are kept for another time", seconds=seconds)
 
@@ -272,8 +276,9 @@ def _credentials(settings: StoreSettings) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def reaching() -> AsyncIterator[None]:
-    """Around an operation: what means "away for now" comes out as Unavailable.
+async def reaching(refused: frozenset[int] = REFUSED) -> AsyncIterator[None]:
+    """Around an operation: what means "away for now" comes out as Unavailable, the codes in
+    ``refused`` too.
 
     Being cancelled comes out as it is. The driver waits with ``asyncio.wait_for``, which before
     Python 3.12 loses one cancellation in some fifty (measured): whoever stops such a task and then
@@ -290,7 +295,7 @@ async def reaching() -> AsyncIterator[None]:
             raise Unavailable(f"the store did not confirm: {error}") from error
         raise
     except OperationFailure as error:
-        if error.code in REFUSED:
+        if error.code in refused:
             raise Unavailable(f"the store refuses us: {error}") from error
         raise
     finally:

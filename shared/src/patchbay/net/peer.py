@@ -20,6 +20,7 @@ class Peer(asyncio.Protocol):
 
     __slots__ = (
         "_drained",
+        "_ended",
         "_fd",
         "_heard_at",
         "_listens",
@@ -38,6 +39,7 @@ class Peer(asyncio.Protocol):
         self._fd = -1
         self._heard_at = 0.0
         self._drained: Callable[[], None] | None = None
+        self._ended = False
         self._listens = False
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
@@ -96,7 +98,9 @@ class Peer(asyncio.Protocol):
             self._transport.abort()
 
     def only_listens(self) -> None:
-        """This peer will say nothing more and is not closed for it; a power cut is noticed."""
+        """This peer will say nothing more and is not closed for it, nor for saying so; a power cut
+        is noticed. One that has left looks like one that has said all: the next write finds it, or
+        the kernel's probes do, after a minute and a half."""
         self._listens = True
         if self._transport is not None:
             notice_power_cuts(self._transport.get_extra_info("socket"))
@@ -134,6 +138,9 @@ class Peer(asyncio.Protocol):
                 session.ended()
             except Exception as error:  # as above
                 self._server.crashed(self, error)
+        self._ended = True
+        if self._listens:
+            return True
         grace_s = self._server.limits.ended_grace_s
         if grace_s:
             self._loop.call_later(grace_s, self.close)
@@ -169,3 +176,10 @@ class Peer(asyncio.Protocol):
     def silent_since(self, moment: float) -> bool:
         """Has it said nothing since ``moment`` on the loop's clock?"""
         return self._heard_at < moment and not self._listens
+
+    def has_left(self) -> bool:
+        """Was the connection reset after its peer had said all? No loop looks for that then."""
+        if not self._ended or self._transport is None or self._transport.is_closing():
+            return False
+        sock = self._transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))

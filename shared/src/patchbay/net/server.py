@@ -192,11 +192,14 @@ class Server:
             await self._empty.wait()
 
     async def _sweep(self) -> None:
-        """Close who was silent for too long; one task for all, since a timer each costs memory."""
+        """Close who was silent for too long, or has left unseen; one task for all, since a timer
+        each costs memory."""
         loop = asyncio.get_running_loop()
         timeout_s = self.limits.idle_timeout_s
         while True:
             await asyncio.sleep(min(timeout_s / _SWEEPS_PER_TIMEOUT, _LONGEST_SWEEP_S))
+            for peer in [one for one in self._peers if one.has_left()]:
+                peer.abort()
             if self.paused:
                 continue
             moment = loop.time() - timeout_s

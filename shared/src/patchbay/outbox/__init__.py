@@ -7,12 +7,14 @@ other two are in `patchbay.inbox`.
     OutboxFull   refuse the device in its own terms
     Journal      the SQLite file
     Sender       the window, the batches, the starting again
+    Patience     how long it waits before it does
     RangeSender  the same for a domain that acknowledges in any order
 """
 
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.outbox import Outbox, OutboxFull
+from patchbay.outbox.patience import Patience
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import Sender
 
-__all__ = ["Journal", "Outbox", "OutboxFull", "RangeSender", "Row", "Sender"]
+__all__ = ["Journal", "Outbox", "OutboxFull", "Patience", "RangeSender", "Row", "Sender"]

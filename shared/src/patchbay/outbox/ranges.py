@@ -18,14 +18,14 @@ from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import AckRanges, decode, ranges_of
 from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.patience import PATIENCE_MAX_S, PATIENCE_S
 from patchbay.outbox.sender import (
     AHEAD,
     ALONE,
     BATCH_BYTES,
     BATCH_EVENTS,
+    LOOK_S,
     MESSAGES,
-    PATIENCE_MAX_S,
-    PATIENCE_S,
     WINDOW,
     Sender,
 )
@@ -174,7 +174,7 @@ class RangeSender(Sender):
 
     async def _watch_progress(self) -> None:
         while True:
-            await asyncio.sleep(PATIENCE_S / 5)
+            await asyncio.sleep(LOOK_S)
             if self._bus.connected:
                 self._give_up_waiting(self._loop_time())
                 self.pump()

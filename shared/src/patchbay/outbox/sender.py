@@ -23,6 +23,7 @@ from patchbay.errors import TooLarge, Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import Ack, Event, decode
 from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.patience import Patience
 
 WINDOW = 1000
 """Events under way beyond the last acknowledged: what a domain must be ready to hold in memory."""
@@ -43,11 +44,11 @@ BATCH_EVENTS = 50
 BATCH_BYTES = 131_072
 """Half of the broker's maximum packet size, so a batch never is what the broker refuses."""
 
-PATIENCE_S = 5.0
-"""Without progress for so long, start again; doubled each time, up to `PATIENCE_MAX_S`."""
+LOOK_S = 1.0
+"""How often the sender looks whether its patience is over."""
 
-PATIENCE_MAX_S = 60.0
 NO_SUBSCRIBER_PAUSE_S = 0.25
+NO_SUBSCRIBER_PAUSE_MAX_S = 5.0
 
 SHOWN = 256
 """Characters of key and subject in the place of an event that is too large."""
@@ -76,12 +77,11 @@ class Sender:
         self._batch_topic = bus.topics.batch(service, bus.client_id)
         self._decoder = msgspec.json.Decoder(Ack)
         self._fresh: deque[Row] = deque()
-        self._patience_s = PATIENCE_S
+        self._patience = Patience()
         self._pause_s = NO_SUBSCRIBER_PAUSE_S
         self._pausing: asyncio.TimerHandle | None = None
         self._unsettled = 0
         self._watch: asyncio.Task[None] | None = None
-        self._progress_at = 0.0
         self._asked_at = -NAK_PAUSE_S
         self._asked_for = -1
         self.acked = journal.acked
@@ -102,7 +102,7 @@ class Sender:
         """These ranges are in the file no more."""
 
     def start(self) -> None:
-        self._progress_at = self._loop_time()
+        self._patience.begin(self._loop_time())
         self._watch = asyncio.create_task(self._watch_progress(), name="outbox watch")
 
     async def stop(self) -> None:
@@ -213,7 +213,7 @@ class Sender:
             return
         self._log.info("nobody takes our events yet", code=code, next_try_s=self._pause_s)
         self._pausing = asyncio.get_running_loop().call_later(self._pause_s, self._resume)
-        self._pause_s = min(self._pause_s * 2, PATIENCE_S)
+        self._pause_s = min(self._pause_s * 2, NO_SUBSCRIBER_PAUSE_MAX_S)
 
     def _resume(self) -> None:
         self._pausing = None
@@ -272,15 +272,17 @@ class Sender:
         return asyncio.get_running_loop().time()
 
     def _progress(self) -> None:
-        self._progress_at = self._loop_time()
-        self._patience_s = PATIENCE_S
+        self._patience.progressed(self._loop_time())
         self._pause_s = NO_SUBSCRIBER_PAUSE_S
 
     def _restart(self, why: str) -> None:
+        self._patience.begin(self._loop_time())
+        self._send_again(why)
+
+    def _send_again(self, why: str) -> None:
         if self.sent > self.acked:
             self._log.debug("sending again", why=why, after=self.acked, sent=self.sent)
         self.sent = self.acked
-        self._progress_at = self._loop_time()
         if self._pausing is not None:
             self._pausing.cancel()
             self._pausing = None
@@ -288,10 +290,9 @@ class Sender:
 
     async def _watch_progress(self) -> None:
         while True:
-            await asyncio.sleep(PATIENCE_S / 5)
+            await asyncio.sleep(LOOK_S)
             if self.sent == self.acked:
-                self._progress_at = self._loop_time()
+                self._patience.begin(self._loop_time())
                 self.pump()
-            elif self._loop_time() - self._progress_at > self._patience_s and self._bus.connected:
-                self._patience_s = min(self._patience_s * 2, PATIENCE_MAX_S)
-                self._restart("no progress")
+            elif self._bus.connected and self._patience.is_over(self._loop_time()):
+                self._send_again("no progress")

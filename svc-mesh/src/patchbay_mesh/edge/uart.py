@@ -159,12 +159,13 @@ class UartEdge:
     # What the line says
 
     def opened(self) -> None:
-        self._skipped, self._dropped = self.skipped, self.dropped
-        self._decoder = Decoder(self._settings.escape_xor)
         self._tell_status()
 
     def closed(self, why: str) -> None:
         self._log.info("the root is away", why=why)
+        self._skipped = self.skipped
+        self._dropped = self.dropped + int(self._decoder.unfinished)
+        self._decoder = Decoder(self._settings.escape_xor)
         self._tell_status()
 
     def received(self, data: bytes) -> None:

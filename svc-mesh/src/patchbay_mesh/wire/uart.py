@@ -151,6 +151,11 @@ class Decoder:
         self._flooded = False
         """The frame has become too long: nothing of it counts until it ends."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Has a frame begun that has not ended?"""
+        return self._held is not None or self._flooded
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with these bytes."""
         *ended, rest = data.split(END)
