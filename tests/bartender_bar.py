@@ -198,7 +198,7 @@ class House:
 
     def connect(self) -> Gui:
         """A GUI, not connected yet."""
-        return Gui(self.port)
+        return Gui(self.port, patience_s=PATIENCE_S)
 
     async def bars(self) -> dict[str, Any]:
         """The bar's document."""

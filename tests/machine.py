@@ -4,7 +4,8 @@
                                                                             +-- patchbay@...
 
 Its root is this machine's, and what is changed there is in memory. It shares the network. systemd
-starts nothing there by itself. Whoever dies on the way, all of it dies.
+starts nothing there by itself. Whoever dies on the way, all of it dies; an empty control group may
+stay.
 """
 
 from __future__ import annotations

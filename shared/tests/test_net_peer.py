@@ -221,6 +221,52 @@ async def test_who_only_listens_is_not_closed_for_its_silence() -> None:
         silent.close()
 
 
+class Clumsy(Echo):
+    """Makes a mistake when its peer has said all, and another when it is gone."""
+
+    def ended(self) -> None:
+        raise RuntimeError("a mistake at the end")
+
+    def lost(self) -> None:
+        super().lost()
+        raise RuntimeError("a mistake after the end")
+
+
+@on_both_loops
+async def test_a_session_that_raises_at_its_end_costs_nobody_else_anything() -> None:
+    sessions: list[Echo] = []
+    async with Server(lambda peer: Clumsy(peer, sessions), "127.0.0.1", 0, Limits(), LOG) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: len(sessions) == 1)
+        other_reader, other = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write_eof()
+        assert await rest(reader) == b""
+        await until(lambda: server.connections == 1)
+        assert (server.crashes, sessions[0].gone) == (2, 1)
+        other.write(b"hello")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await other_reader.readexactly(5) == b"hello"
+        writer.close()
+        other.close()
+
+
+@on_both_loops
+async def test_to_a_peer_that_is_gone_nothing_can_be_done_and_nothing_goes_wrong() -> None:
+    async with house() as one:
+        _, writer = await one.connect()
+        peer = one.sessions[0].peer
+        peer.abort()
+        await until(lambda: one.sessions[0].gone == 1)
+        assert (peer.closing, peer.waiting_bytes, peer.write(b"late")) == (True, 0, False)
+        peer.on_drained(lambda: None)
+        peer.hold(True)
+        peer.only_listens()
+        peer.close()
+        peer.abort()
+        assert (one.server.connections, one.server.crashes) == (0, 0)
+        writer.close()
+
+
 @on_both_loops
 async def test_who_only_listens_may_say_that_it_has_said_all() -> None:
     sessions: list[Echo] = []

@@ -298,6 +298,21 @@ async def test_one_that_fails_takes_the_others_of_its_process_along(start: Start
     assert unit.said("unit failed")[0]["logger"] == "odd.crash"
 
 
+async def test_a_unit_that_cannot_write_its_heartbeat_says_so_once_and_lives(
+    start_alone: Start, tmp_path: Path
+) -> None:
+    """As on a full disk."""
+    in_the_way = tmp_path / "state/run"
+    in_the_way.parent.mkdir()
+    in_the_way.touch()
+    process = start_alone("odd.well")
+    await until(lambda: process.said("no heartbeat"))
+    in_the_way.unlink()
+    await until((in_the_way / "odd-well-pi1.json").exists)
+    assert await process.told() == 0
+    assert len(process.said("no heartbeat")) == 1
+
+
 async def test_a_supervised_unit_ends_with_its_parent(start_alone: Start, tmp_path: Path) -> None:
     command = f"{sys.executable} -m patchbay.runtime odd.waiting --supervised & echo $!; wait"
     errors = tmp_path / "supervised.err"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchbay.messages import UnitInfo, encode
-from patchbay.testing import PATIENCE_S, MakeBus
+from patchbay.testing import PATIENCE_S, MakeBus, until
 from patchbay.up.roster import OFFLINE, ONLINE, Roster
 
 
@@ -41,3 +41,18 @@ async def test_an_online_of_another_process_does_not_count(make_bus: MakeBus) ->
     assert roster.status("locker-edge-pi1", 4712) == OFFLINE
     assert roster.status("locker-edge-pi1", 0) == OFFLINE
     assert roster.status("locker-edge-pi2", 4711) == OFFLINE
+
+
+async def test_a_device_whose_status_is_cleared_is_gone(make_bus: MakeBus) -> None:
+    unit = make_bus("speaks")
+    unit.start()
+    await unit.wait_connected(PATIENCE_S)
+    bus = make_bus("asks")
+    roster = Roster(bus)
+    bus.start()
+    await roster.settle()
+    for device in ("b1", "b2"):
+        await unit.publish(unit.topics.status("locker", device), b"online", retain=True)
+    await until(lambda: len(roster.devices) == 2)
+    await unit.publish(unit.topics.status("locker", "b1"), b"", retain=True)
+    await until(lambda: roster.devices == {("locker", "b2"): "online"})

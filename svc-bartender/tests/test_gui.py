@@ -309,7 +309,7 @@ async def test_a_gui_in_the_middle_of_a_blend_gets_the_rest_of_the_count(house: 
     async with house.connect() as gui:
         await gui.say(Blend(0.13, {"0": 1.0}))
         await gui.hear(Status, lambda one: one.remaining_time == 2)
-        async with Gui(house.port) as late:
+        async with house.connect() as late:
             await late.hear(Status, lambda one: one.remaining_time == 0)
             said = len(late.statuses)
             assert late.statuses == gui.statuses[-said:]

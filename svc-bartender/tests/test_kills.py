@@ -152,7 +152,7 @@ def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
 async def test_a_signal_to_end_switches_everything_off(
     number: signal.Signals, units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 200)
         told_at = time.monotonic()
         os.kill(units.pumps.pid, number)
@@ -166,7 +166,7 @@ async def test_a_signal_to_end_switches_everything_off(
 async def test_a_kill_leaves_pins_as_they_are_and_the_next_start_switches_them_off(
     units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         said_at = time.monotonic()
         await units.pouring(gui, 200)
         units.pumps.kill()
@@ -195,7 +195,7 @@ async def test_a_kill_leaves_pins_as_they_are_and_the_next_start_switches_them_o
 async def test_pumps_that_do_not_come_back_are_lost_and_counted_when_they_do(
     units: Units,
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 200)
         units.pumps.kill()
         failed = await units.ended("failed")
@@ -218,7 +218,7 @@ async def test_pumps_that_do_not_come_back_are_lost_and_counted_when_they_do(
 async def test_a_scheduler_that_is_killed_takes_the_run_up_again_and_finishes_the_count(
     units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 8)
         units.domain.kill()
         said = len(units.heard.of("bar/event/progress"))
@@ -237,7 +237,7 @@ async def test_a_scheduler_that_is_killed_takes_the_run_up_again_and_finishes_th
 async def test_a_scheduler_that_comes_back_after_the_end_still_says_how_it_was(
     units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 1)
         units.domain.kill()
         await until(lambda: heard_zero(gui), PATIENCE_S)  # nobody has told it: it counts itself
@@ -269,7 +269,7 @@ async def test_a_blend_that_was_published_while_the_scheduler_was_down_is_never_
 
 
 async def test_the_broker_may_go_in_the_middle_of_a_blend(units: Units, lateness: Lateness) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 3)
         units.broker.kill()
         await until(units.pins.times)
@@ -284,11 +284,11 @@ async def test_the_broker_may_go_in_the_middle_of_a_blend(units: Units, lateness
 async def test_the_edge_of_the_guis_may_go_and_who_comes_back_hears_the_rest(
     units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 8)
         units.gui.kill()
     await asyncio.to_thread(units.gui.start)
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await until(lambda: heard_zero(gui))
         assert counted_down(gui, gui.statuses[0])
     assert units.pins.ran() == {0: pytest.approx(8, abs=0.1 + lateness.worst_s)}
@@ -298,7 +298,7 @@ async def test_the_edge_of_the_guis_may_go_and_who_comes_back_hears_the_rest(
 async def test_a_stop_reaches_the_pumps_though_there_is_no_scheduler(
     units: Units, lateness: Lateness
 ) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await units.pouring(gui, 200)
         units.domain.kill()
         said_at = time.monotonic()
@@ -340,7 +340,7 @@ async def test_a_run_that_was_never_ordered_ends_as_failed(
 
 
 async def test_blends_and_millilitres_survive_every_restart(units: Units) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         await gui.pour(Blend(0.02, {"0": 1.0}))
         for unit in (units.domain, units.pumps):
             unit.kill()
@@ -360,7 +360,7 @@ async def test_a_scheduler_that_people_wait_for_does_not_step_back(units: Units)
 
 @with_settings(start_deadline_s=2)
 async def test_a_frozen_pumps_process_does_not_begin_late(units: Units) -> None:
-    async with Gui(units.gui_port) as gui:
+    async with Gui(units.gui_port, patience_s=PATIENCE_S) as gui:
         with units.pumps.frozen():
             await gui.say(Blend(0.5, {"0": 1.0}))
             await gui.hear(Status)

@@ -37,9 +37,15 @@ Wanted = TypeVar("Wanted")
 
 
 class Gui:
-    """One GUI. ``async with`` connects; what it hears is in ``heard``, in order."""
+    """One GUI. ``async with`` connects; what it hears is in ``heard``, in order.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    ``patience_s``: how long it waits for what it wants to hear.
+    """
+
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", patience_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        self.patience_s = patience_s
         self.heard: list[Answer] = []
         self._url = f"ws://{host}:{port}"
         self._decoder = AnswerDecoder()
@@ -82,13 +88,12 @@ class Gui:
         self,
         kind: type[Wanted],
         such: Callable[[Wanted], bool] = lambda _one: True,
-        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Wanted:
         """The next message of this kind, after the last one that was asked for.
 
         Raises TimeoutError, and ConnectionError if the server has closed.
         """
-        async with asyncio.timeout(timeout_s), self._news:
+        async with asyncio.timeout(self.patience_s), self._news:
             while True:
                 while self._looked < len(self.heard):
                     one = self.heard[self._looked]
