@@ -144,7 +144,7 @@ async def test_who_may_not_change_an_index_goes_on_with_the_one_that_is_there_an
     )
     [role] = roles(SERVICES, "house")
     for one in role["privileges"]:
-        one["actions"].remove("collMod")
+        one["actions"] = [action for action in one["actions"] if action != "collMod"]
     admin.house.command({"updateRole": role.pop("role"), **role})
     file = str(directory.path / "store" / "{user}")
     async with store(locked_store, username="gate", password_file=file) as one:
