@@ -45,6 +45,7 @@ NOT_SETTINGS: Final = frozenset(
         "PATCHBAY_GPIO_PACKAGE",
         "PATCHBAY_GPIO_REVISION",
         "PATCHBAY_HEALTH_INTERVAL",
+        "PATCHBAY_HTTP_MEMORY",
         "PATCHBAY_IMAGE",
         "PATCHBAY_OUTBOX_MEMORY",
         "PATCHBAY_SERIAL_DEVICE",
@@ -53,6 +54,7 @@ NOT_SETTINGS: Final = frozenset(
         "PATCHBAY_STORE_IMAGE",
         "PATCHBAY_STORE_MEMORY",
         "PATCHBAY_UNIT_MEMORY",
+        "PATCHBAY_VIEW_MEMORY",
     }
 )
 """Variables with our prefix that are no settings: the launcher's, and compose.yaml's."""
