@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from patchbay.cli.development import chromium
+from patchbay.testing import PATIENCE_S
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
@@ -62,6 +63,8 @@ async def window(
     context = await browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme
     )
+    context.set_default_timeout(PATIENCE_S * 1000)
+    expect.set_options(timeout=PATIENCE_S * 1000)
     try:
         yield Window(await context.new_page())
     finally:

@@ -20,6 +20,7 @@ from typing import Final
 import psutil
 import pytest
 
+from patchbay.cli.development import systemd
 from patchbay.testing import PATIENCE_S
 from tests.pages import ROOT
 from tests.running import wait_for
@@ -28,7 +29,6 @@ PYTHON: Final = "/opt/patchbay/bin/python"
 STATE: Final = "/var/lib/patchbay"
 SETTINGS: Final = "/etc/patchbay"
 
-INIT: Final = Path("/lib/systemd/systemd")
 PROGRAMS: Final = ("bash", "chroot", "nsenter", "setpriv", "systemctl", "unshare", "useradd")
 TARGETS: Final = ("idle", "sysinit", "basic", "shutdown", "network-online", "multi-user")
 """What there is besides ours, all empty: booting a machine is not what is tested."""
@@ -80,7 +80,7 @@ def why_not() -> str | None:
     """Why there can be no such machine here; None if it can be tried."""
     if os.geteuid() != 0:
         return "it takes root"
-    if not INIT.exists():
+    if systemd() is None:
         return "systemd is not installed"
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         return f"{missing[0]} is not installed"
@@ -104,7 +104,12 @@ class Machine:
         for place in places:
             place.mkdir()
         words = [str(one) for one in (*places, sys.prefix, ROOT)]
-        environ = {**os.environ, "INSIDE": _INSIDE, "INIT": str(INIT), "TARGETS": " ".join(TARGETS)}
+        environ = {
+            **os.environ,
+            "INSIDE": _INSIDE,
+            "INIT": systemd() or "",
+            "TARGETS": " ".join(TARGETS),
+        }
         apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
@@ -170,7 +175,7 @@ class Machine:
     def _answers(self) -> bool:
         assert self._process is not None
         for process in psutil.Process(self._process.pid).children(recursive=True):
-            if process.name() == INIT.name:
+            if process.name() == "systemd":
                 self._init = process
                 return self.run("systemctl", "is-active", "idle.target", check=False) == "active\n"
         return False

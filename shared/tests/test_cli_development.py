@@ -30,6 +30,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tools
 
 
+def ask_for_a_browser() -> None:
+    development._ask_for("chromium", development.chromium, "the tests of pages")
+
+
 def apt_get(tools: Path, effect: str) -> Path:
     """An apt-get that writes down what it is asked for. Returns that file."""
     log = tools.parent / "apt.log"
@@ -43,11 +47,11 @@ def test_a_browser_that_is_missing_is_asked_for_once(
     tools: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = apt_get(tools, f"cp {tools}/apt-get {tools}/chromium")
-    development._ask_for_chromium()
-    assert log.read_text().splitlines() == ["-q update", "-q -y install chromium"]
+    ask_for_a_browser()
+    assert log.read_text().splitlines() == ["-q update", "-q -y --no-remove install chromium"]
     assert development.chromium() == str(tools / "chromium")
     assert "is missing: asking apt-get" in capsys.readouterr().out
-    development._ask_for_chromium()
+    ask_for_a_browser()
     assert len(log.read_text().splitlines()) == 2
 
 
@@ -55,12 +59,12 @@ def test_where_it_cannot_be_had_that_is_said(
     tools: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     apt_get(tools, "exit 100")
-    development._ask_for_chromium()
+    ask_for_a_browser()
     assert development.chromium() is None
     assert "the tests of pages are skipped" in capsys.readouterr().out
 
 
 def test_without_apt_get_nothing_is_asked(tools: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    development._ask_for_chromium()
+    ask_for_a_browser()
     assert capsys.readouterr().out == ""
     assert development.chromium() is None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from patchbay.testing import eventually, until
+from patchbay.testing import PATIENCE_S, eventually, until
 from patchbay_lantern.commands import KINDS, Byte, Kind, Registry
 from tests.browser import DESKTOP, PHONE, Window, browser, window
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from tests.lantern_house import House
 
 SOON_S = 1.0
-"""What the page must show within a second of a command."""
+"""What the page must show within a second of a command, on a machine that does nothing else."""
 
 ON_THE_WAY = 5
 """Processes between a command that was answered and what is painted: the broker, ours, and the
 browser's for the network, the page and the picture. On a busy machine each waits for its turn."""
 
-DEADLINE_MS = 20_000
-SILENCE_MS = 40_000
-"""The page notices after 15 s that it hears nothing."""
+WORK_S = 0.02
+"""So much work tells how much of the machine we get."""
+
+DEADLINE_MS = PATIENCE_S * 1000
 
 
 @pytest.fixture
@@ -98,7 +99,8 @@ class Stopwatch:
     """Takes the time from something that has happened to the picture of it in a page.
 
     Both are told by the machine's own clock, so what the driver of the browser takes does not
-    count. How late a plain timer wakes meanwhile is told by a window in which nothing else runs.
+    count. How late a plain timer wakes meanwhile is told by a window in which nothing else runs;
+    how much longer than alone work takes beside others, by some work of our own.
     """
 
     def __init__(self, page: Page, idle: Page) -> None:
@@ -129,6 +131,7 @@ class Stopwatch:
     @contextlib.asynccontextmanager
     async def soon(self, what: str, text: str) -> AsyncIterator[None]:
         """When the body ends, this must be painted within a second and what the machine adds."""
+        slower = times_slower()
         await self._idle.evaluate("window.worst = 0")
         await self._page.evaluate("window.painted = []")
         yield
@@ -145,7 +148,16 @@ class Stopwatch:
 
         await eventually(is_painted)
         late_s = await self._idle.evaluate("window.worst") / 1000
-        assert painted_s[0] - began_s <= SOON_S + ON_THE_WAY * late_s
+        slower = max(slower, times_slower())
+        assert painted_s[0] - began_s <= SOON_S * slower + ON_THE_WAY * late_s
+
+
+def times_slower() -> float:
+    """How many times longer than on a machine of our own some work takes now."""
+    began_s, used_s = time.monotonic(), time.thread_time()
+    while time.thread_time() - used_s < WORK_S:
+        pass
+    return max(1.0, (time.monotonic() - began_s) / WORK_S)
 
 
 async def test_the_lantern_and_the_count_follow_within_a_second(
@@ -245,10 +257,10 @@ async def test_a_connection_that_is_gone_without_a_word_is_shown_and_healed(
         page = await opened(house, one, cable.port)
         said = page.locator("#said")
         cable.plugged.clear()
-        await expect(said).to_have_text("Cut off: trying again…", timeout=SILENCE_MS)
+        await expect(said).to_have_text("Cut off: trying again…", timeout=DEADLINE_MS)
         await expect(page.locator("#number")).to_have_text("–")
         # Nobody answers the second try, and it is given up for a third.
-        await until(lambda: cable.cut_off == 2, SILENCE_MS / 1000)
+        await until(lambda: cable.cut_off == 2)
         cable.plugged.set()
         await expect(said).to_have_text("Connected", timeout=DEADLINE_MS)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ _MOST_WORKERS: Final = 4
 _BROWSER: Final = "chromium"
 """The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
 
+_SYSTEMD: Final = "systemd"
+_SYSTEMD_INIT: Final = "/lib/systemd/systemd"
+
 
 def check() -> None:
     """Check formatting, lint, types and import rules; the exit code is 0 when all are right."""
@@ -29,7 +33,8 @@ def test(context: typer.Context) -> None:
     which share one engine. Arguments go to pytest."""
     root = _need_root()
     checked = _check(root)
-    _ask_for_chromium()
+    _ask_for(_BROWSER, chromium, "the tests of pages")
+    _ask_for(_SYSTEMD, systemd, "the tests of the service of systemd")
     pytest = [sys.executable, "-m", "pytest"]
     workers = f"--numprocesses={_workers()}"
     spread = [*pytest, "--dist=loadfile", "--no-loadscope-reorder", workers]
@@ -53,22 +58,28 @@ def chromium() -> str | None:
     return shutil.which(_BROWSER) or shutil.which("chromium-browser")
 
 
-def _ask_for_chromium() -> None:
-    """Have the system's packages install the browser, where we may. Without it tests are skipped.
+def systemd() -> str | None:
+    """The systemd that tests start in namespaces of its own, or None if there is none."""
+    return _SYSTEMD_INIT if os.access(_SYSTEMD_INIT, os.X_OK) else None
+
+
+def _ask_for(package: str, program: Callable[[], str | None], tests: str) -> None:
+    """Have the system's packages install what tests start, where we may. Without it those tests are
+    skipped. ``program`` finds it.
 
     Only here, and not with the rest of the set-up: to run Patchbay nobody needs it.
     """
-    if chromium() is not None or shutil.which("apt-get") is None:
+    if program() is not None or shutil.which("apt-get") is None:
         return
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if as_root and shutil.which("sudo") is None:
         return
-    print(f"patchbay: {_BROWSER}, for the tests of pages, is missing: asking apt-get for it")
+    print(f"patchbay: {package}, for {tests}, is missing: asking apt-get for it")
     apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
-    for command in ([*apt, "update"], [*apt, "-y", "install", _BROWSER]):
+    for command in ([*apt, "update"], [*apt, "-y", "--no-remove", "install", package]):
         subprocess.run(command, check=False, capture_output=True)
-    if chromium() is None:
-        print(f"patchbay: no {_BROWSER}: the tests of pages are skipped")
+    if program() is None:
+        print(f"patchbay: no {package}: {tests} are skipped")
 
 
 def _need_root() -> Path:
