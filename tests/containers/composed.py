@@ -52,16 +52,19 @@ def settings_port(service: Service, key: str) -> int:
 
 
 class System:
-    """What compose.yaml says, in a project of our own. `up`, and at the end `down`."""
+    """What compose.yaml says, in a project of our own. `up`, and at the end `down`.
 
-    def __init__(self, engine: Engine, directory: Path) -> None:
+    ``version``: by which compose; None for the one that is there.
+    """
+
+    def __init__(self, engine: Engine, directory: Path, version: int | None = None) -> None:
         self.engine = engine
         self.directory = directory
-        self.project = f"{PROJECT}{os.getpid()}"
+        self.project = f"{PROJECT}{os.getpid()}{f'-{version}' if version else ''}"
         self.ports: dict[str, int] = {}
         """Address name (``locker``) -> the port on loopback."""
         self.broker_port = free_port()
-        self._compose = engine.composes[0]
+        self._compose = engine.composes[version or next(iter(engine.composes))]
         self._environ = {
             **{name: text for name, text in os.environ.items() if not name.startswith("PATCHBAY_")},
             **engine.images.variables,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -22,7 +23,10 @@ from docker.errors import DockerException, ImageNotFound
 from msgspec import Struct
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-COMPOSES: Final = (("docker-compose",), ("docker", "compose"))
+COMPOSES: Final = (1, 2)
+"""The versions of compose that take our files."""
+
+_COMMANDS: Final = (("docker-compose",), ("docker", "compose"))
 """Compose 1, or 2 by its old name; compose 2 as the engine's plugin."""
 
 PACKAGES: Final = ("docker.io", "docker-compose", "debootstrap")
@@ -79,8 +83,8 @@ class Engine(Struct, frozen=True):
     """An engine that answers, what may talk compose to it, and the images it has."""
 
     client: DockerClient
-    composes: tuple[tuple[str, ...], ...]
-    """The commands of compose 1 and compose 2, as far as they are there; never empty."""
+    composes: dict[int, tuple[str, ...]]
+    """Version -> command, as far as they are there; never empty. The first one starts things."""
     images: Images
 
     def said(self) -> str:
@@ -100,7 +104,7 @@ def engine(directory: Path) -> Iterator[Engine]:
     _install()
     with _running(directory) as client:
         _sweep(client)
-        yield Engine(client, _composes(), _images(client))
+        yield Engine(client, _composes(directory), _images(client))
 
 
 def _install() -> None:
@@ -175,16 +179,24 @@ def _sweep(client: DockerClient) -> None:
                     one.remove(**({} if kind is client.networks else {"force": True}))
 
 
-def _composes() -> tuple[tuple[str, ...], ...]:
-    found = tuple(one for one in COMPOSES if shutil.which(one[0]) and _is_compose(one))
+def _composes(directory: Path) -> dict[int, tuple[str, ...]]:
+    found = {_version(one): one for one in _COMMANDS if shutil.which(one[0])}
+    found.pop(0, None)
     if not found:
         raise Missing("an engine, but neither docker-compose nor docker compose")
+    if 2 not in found and os.geteuid() == 0 and shutil.which("apt-get"):
+        done = _run(str(ROOT / "tools/compose-2"), str(directory / "compose-2"))
+        if done.returncode == 0 and _version(program := (done.stdout.strip(),)) == 2:
+            found[2] = program
+        else:
+            print(f"containers: no compose 2: {_last_line(done.stderr)}")
     return found
 
 
-def _is_compose(command: tuple[str, ...]) -> bool:
-    done = _run(*command, "version")
-    return done.returncode == 0 and "ompose" in done.stdout
+def _version(command: tuple[str, ...]) -> int:
+    """Which compose this is; 0 for what is none."""
+    said = re.search(r"ompose version v?(\d+)\.", _run(*command, "version").stdout)
+    return int(said[1]) if said else 0
 
 
 def _images(client: DockerClient) -> Images:

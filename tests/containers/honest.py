@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 from websockets.asyncio.client import connect
 
+from patchbay.messages import encode
 from patchbay.testing import eventually, until
 from patchbay_allocator.simulator import send
 from patchbay_allocator.wire.intake import Job
@@ -41,6 +42,25 @@ def order(port: int, command: str, value: str) -> None:
     request = urllib.request.Request(f"http://{HOST}:{port}", json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:  # noqa: S310
         assert json.load(answer)["result"] == "ok"
+
+
+async def deliver_a_code(system: System, code: str) -> None:
+    """Have the operator rent a cell of a board that is new, until the board has the code."""
+    board = Board("first", system.ports["locker"])
+    assert (await board.report()).codes == ()
+    async with system.bus("operator", "operators") as bus:
+        await bus.wait_connected(ANSWER_TIMEOUT_S)
+        topic = bus.topics.command("locker", "first", "assign")
+        body = encode({"cell": 7, "minutes": 60, "code": code})
+        answer = await bus.request(topic, body, timeout_s=ANSWER_TIMEOUT_S)
+    assert b'"ok":true' in answer
+
+    async def has_the_code() -> bool:
+        await board.report()
+        return [one.code for one in board.codes.values()] == [code]
+
+    await eventually(has_the_code)
+    board.disconnect()
 
 
 async def _board(_system: System, port: int) -> None:

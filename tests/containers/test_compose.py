@@ -9,12 +9,12 @@ import pytest
 
 from patchbay.bus import Bus
 from patchbay.errors import Unavailable
-from patchbay.messages import encode
 from patchbay.services import DOMAIN, discover, units
 from patchbay.testing import Seen, eventually, until
 from patchbay_locker.simulator import Board
 from tests.containers.composed import System, described, settings_port
 from tests.containers.engine import COMPOSES, ROOT, Engine
+from tests.containers.honest import deliver_a_code
 
 ASK_TIMEOUT_S = 20.0
 
@@ -31,21 +31,7 @@ async def test_every_unit_is_a_container_and_all_are_healthy(system: System) -> 
 
 
 async def test_a_board_is_answered_and_a_code_is_delivered(system: System) -> None:
-    board = Board("first", system.ports["locker"])
-    assert (await board.report()).codes == ()
-    async with system.bus("operator", "operators") as bus:
-        await bus.wait_connected(ASK_TIMEOUT_S)
-        topic = bus.topics.command("locker", "first", "assign")
-        body = encode({"cell": 7, "minutes": 60, "code": "1492"})
-        answer = await bus.request(topic, body, timeout_s=ASK_TIMEOUT_S)
-    assert b'"ok":true' in answer
-
-    async def has_the_code() -> bool:
-        await board.report()
-        return [code.code for code in board.codes.values()] == ["1492"]
-
-    await eventually(has_the_code)
-    board.disconnect()
+    await deliver_a_code(system, "1492")
 
 
 async def test_a_viewer_reads_and_cannot_command(system: System) -> None:
@@ -167,13 +153,12 @@ def config(compose: tuple[str, ...], files: tuple[str, ...], profiles: tuple[str
     return done.stdout
 
 
-@pytest.fixture(params=COMPOSES, ids=" ".join)
+@pytest.fixture(params=COMPOSES, ids=lambda version: f"compose {version}")
 def compose(request: pytest.FixtureRequest, engine: Engine) -> tuple[str, ...]:
-    """Each compose that is here."""
-    command: tuple[str, ...] = request.param
-    if command not in engine.composes:
-        pytest.skip(f"{' '.join(command)} is not installed")
-    return command
+    """Each compose that takes our files."""
+    if request.param not in engine.composes:
+        pytest.skip(f"compose {request.param} is not installed, and could not be had")
+    return engine.composes[request.param]
 
 
 @pytest.mark.parametrize(
