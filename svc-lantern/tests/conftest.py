@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from patchbay.store import Store
 from patchbay.testing import MakeBus
+from tests.lantern_client import Client
 from tests.lantern_house import House, MakeHouse
 
 
@@ -25,3 +27,10 @@ async def house(make_house: MakeHouse) -> House:
     house = make_house()
     await house.start()
     return house
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[Client]:
+    """Who asks its API."""
+    async with aiohttp.ClientSession() as session:
+        yield Client(house, session)

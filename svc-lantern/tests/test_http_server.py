@@ -1,0 +1,162 @@
+"""What is hardly HTTP, or none, at the API: its answer is JSON all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from patchbay.testing import PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from conftest import MakeHouse
+
+from tests.lantern_client import RED, Client, answered, raw
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x20\x00\x03\xff\x00\x00\r\n\r\n", "Invalid method"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), "HTTPS"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""),
+        (bytes(range(256)) * 400 + b"\r\n\r\n", ""),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "8190 bytes"),
+        (raw(b"Host: x", b"X: " + b"x" * 9000), "8190 bytes"),
+        (raw(b"Host: x", *(b"X%d: y" % number for number in range(300))), "Too many headers"),
+        (raw(b"Host: x", b"no header"), "header"),
+        (raw(b"Host: x", b"Content-Length: many") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Content-Length: -2") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Content-Length: 2", b"Content-Length: 3") + b"{}", "Content-Length"),
+        (raw(b"Host: x", b"Transfer-Encoding: chunked") + b"zz\r\n{}\r\n", "chunk size"),
+        (raw(b"Host: x", b"Transfer-Encoding: gzip") + b"{}", "Transfer-Encoding"),
+        (raw(b"Content-Length: 2") + b"{}", "'Host'"),
+        (raw(b"Host: x", b"Host: y", b"Content-Length: 2") + b"{}", "'Host'"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else repr(one[:30]),
+)
+async def test_what_is_no_http_is_refused_in_json_and_costs_nobody_else_anything(
+    client: Client, data: bytes, says: str
+) -> None:
+    status, answer = await answered(client.house.api_port, data)
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
+    assert says in answer["error"]["message"]
+    assert len(answer["error"]["message"]) < 100
+    assert client.house.api.refused == 1
+    assert (await client.post(RED))[0] == 200
+
+
+async def test_a_chunk_that_is_none_and_comes_later_ends_the_body_when_its_time_is_over(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(request_s=0.2)
+    await house.start("api", "domain")
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
+    writer.write(raw(b"Host: x", b"Transfer-Encoding: chunked", b"Expect: 100-continue"))
+    async with asyncio.timeout(PATIENCE_S):
+        await reader.readuntil(b"\r\n\r\n")  # by now the body is waited for
+        writer.write(b"2\r\n{}\r\nzz\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
+        assert json.loads(await reader.readline())["error"]["code"] == "too_slow"
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/lamp"])
+async def test_an_expectation_that_nobody_can_meet_is_refused_in_json(
+    client: Client, path: str
+) -> None:
+    head = raw(b"Host: x", b"Expect: a miracle", b"Content-Length: 0")
+    status, answer = await answered(client.house.api_port, head.replace(b"/", path.encode(), 1))
+    assert (status, answer["error"]["code"]) == (417, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status", "code"),
+    [
+        ((b"Host: x", b"Origin: \xff", b"Content-Length: 0"), b"", 403, "forbidden_origin"),
+        (
+            (b"Host: \xff", b"Origin: http://\xff:PAGE", b"Content-Length: 0"),
+            b"",
+            403,
+            "forbidden_origin",
+        ),
+        (
+            (b"Host: x", b"Content-Encoding: gzip", b"Content-Length: 5"),
+            b"abcde",
+            400,
+            "bad_request",
+        ),
+    ],
+    ids=["origin", "host", "gzip"],
+)
+async def test_what_is_hardly_http_is_refused_in_json(
+    client: Client, head: tuple[bytes, ...], body: bytes, status: int, code: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    page_port = str(client.house.page_port).encode()
+    writer.write(raw(*head, b"Expect: 100-continue").replace(b"PAGE", page_port))
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        said = await reader.readuntil(b"\r\n\r\n")
+        answer = json.loads(await reader.readline())
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert answer["error"]["code"] == code
+    writer.close()
+
+
+async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    writer.write(raw(b"Host: x", b"Content-Length: 50") + b"abc")
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await client.post(RED))[0] == 200
+    assert "request failed" not in capsys.readouterr().out
+
+
+async def test_one_connection_too_many_is_503_and_there_is_room_again(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_api_connections=2)
+    await house.start("api", "domain")
+    silent = [await asyncio.open_connection("127.0.0.1", house.api_port) for _ in range(2)]
+    async with aiohttp.ClientSession() as session:
+        client = Client(house, session)
+
+        async def is_refused() -> bool:
+            return await client.refused(RED) == (503, "unavailable")
+
+        await eventually(is_refused)
+        silent[0][1].close()
+
+        async def works() -> bool:
+            return (await client.post(RED))[0] == 200
+
+        await eventually(works)
+    silent[1][1].close()
+
+
+async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: MakeHouse) -> None:
+    house = make_house(request_s=0.2)
+    await house.start("api", "domain")
+    for said, wanted in (
+        (b"", b""),
+        (b"POST / HT", b""),
+        (raw(b"Host: x", b"Content-Length: 50") + b"abc", b"too_slow"),
+        (raw(b"Host: x", b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n", b"too_slow"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.api_port)
+        writer.write(said)
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ") if wanted else answer == b""
+        assert wanted in answer
+        writer.close()
