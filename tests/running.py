@@ -16,12 +16,16 @@ from typing import Any
 
 import psutil
 
+from patchbay.services import discover, resolve
+from patchbay.testing import PATIENCE_S
+from patchbay_allocator.settings import DEMO_PORTS
+
 CLI = [sys.executable, "-m", "patchbay.cli"]
-BASE_PORTS = (1883, 5000, 27_017)
-TIMEOUT_S = 90.0
+PARTS_PORTS = (1883, 27_017, *DEMO_PORTS)
+"""Broker, store, and the devices of the demo that are listened to."""
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Wait until ``condition`` holds. Raises TimeoutError that says what was waited for."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -32,10 +36,16 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = TIME
 
 def free_offset() -> int:
     """A port offset with which every port is free, below those that the kernel hands out."""
+    wanted = [
+        getattr(resolve(service.settings)(), key)
+        for service in discover().values()
+        for key in service.ports.values()
+    ]
+    chance = random.SystemRandom()  # two test processes would draw the same otherwise
     while True:
-        offset = random.randint(100, 5000)
+        offset = chance.randint(100, 5000)
         try:
-            for port in BASE_PORTS:
+            for port in (*PARTS_PORTS, *wanted):
                 with socket.socket() as listener:
                     listener.bind(("127.0.0.1", port + offset))
         except OSError:
@@ -49,7 +59,7 @@ def cli(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess
         [*CLI, *arguments],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, **(environ or {})},
     )
@@ -121,7 +131,7 @@ class System:
     def end(self, how: signal.Signals = signal.SIGINT) -> int:
         """End it and wait; returns the exit code."""
         self.process.send_signal(how)
-        return self.process.wait(TIMEOUT_S)
+        return self.process.wait(PATIENCE_S)
 
     def clean_up(self) -> None:
         """End what a failed test has left."""

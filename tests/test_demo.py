@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from patchbay.services import discover
-from patchbay.testing import PATIENCE_S, free_port
+from patchbay.testing import PATIENCE_S
 from tests.house import house_environ
-from tests.running import wait_for
+from tests.running import free_offset, wait_for
 
 DEMO = [sys.executable, "-m", "patchbay.up.demo"]
 
@@ -64,7 +64,6 @@ def test_it_ends_with_who_started_it(boards_port: socket.socket, environ: dict[s
         wait_for(
             lambda: not demo.is_running() or demo.status() == psutil.STATUS_ZOMBIE,
             "its end",
-            PATIENCE_S,
         )
     finally:
         if demo.is_running():
@@ -87,15 +86,11 @@ def test_a_service_that_there_is_not_is_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(discover()))
 def test_every_demo_bears_it_that_nobody_is_there_and_stops(name: str) -> None:
-    ports = {
-        f"{service.name}__{key}".upper(): free_port()
-        for service in discover().values()
-        for key in service.ports.values()
-    }
-    demo = subprocess.Popen([*DEMO, name], env=house_environ(**ports))
+    environ = house_environ(RUNTIME__PORT_OFFSET=free_offset())
+    demo = subprocess.Popen([*DEMO, name], env=environ)
     try:
         process = psutil.Process(demo.pid)
-        wait_for(lambda: _hears_sigterm(process), "its handlers", PATIENCE_S)
+        wait_for(lambda: demo.poll() is not None or _hears_sigterm(process), "its handlers")
         assert demo.poll() is None
         demo.terminate()
         assert demo.wait(PATIENCE_S) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from patchbay.access.certificates import make_certificates
 from patchbay.access.conf import write_configuration
 from patchbay.access.directory import Directory
 from patchbay.access.users import Wanted, make_users
-from patchbay.testing import PATIENCE_S, Part, free_port
+from patchbay.testing import Part, free_port, until
 
 
 def addresses(port: int) -> list[str]:
@@ -27,7 +26,7 @@ def addresses(port: int) -> list[str]:
     return sorted(found)
 
 
-def test_the_plain_listener_is_on_loopback_only_and_that_with_tls_everywhere(
+async def test_the_plain_listener_is_on_loopback_only_and_that_with_tls_everywhere(
     tmp_path: Path,
 ) -> None:
     directory = Directory(tmp_path / "secrets")
@@ -38,8 +37,7 @@ def test_the_plain_listener_is_on_loopback_only_and_that_with_tls_everywhere(
     part = Part("mosquitto", tmp_path, lambda: [broker.binary(), "-c", str(path)], tls)
     part.start()
     try:
-        with socket.create_connection(("127.0.0.1", plain), timeout=PATIENCE_S):
-            pass
+        await until(lambda: addresses(plain))  # one listener after the other
         assert addresses(plain) == ["0100007F"]
         assert "00000000" in addresses(tls)
     finally:
