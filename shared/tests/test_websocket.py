@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
@@ -20,6 +19,7 @@ from patchbay.hosts import Hosts
 from patchbay.log import get_logger
 from patchbay.testing import PATIENCE_S, eventually, until
 from patchbay.websocket import Client, Limits, Page, WebSocketServer
+from tests.echo_house import on_both_loops
 
 LOG = get_logger("test")
 PAGE = Page("text/html; charset=utf-8", b"<!doctype html><title>here</title>", {"X-Ours": "yes"})
@@ -28,17 +28,6 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-
-
-def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test on asyncio's own loop and on uvloop, whose transports differ."""
-
-    @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-    def run(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(test())
-
-    return run
 
 
 class Echo:
