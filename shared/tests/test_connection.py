@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
+from patchbay.bus.connection import Connection
 from patchbay.errors import Unavailable
-from patchbay.testing import PATIENCE_S, MakeBus, Part
+from patchbay.testing import PATIENCE_S, MakeBus, Part, broker_settings
 
 
 async def test_a_message_that_finds_the_connection_broken_is_settled_too(
@@ -25,3 +28,48 @@ async def test_a_message_that_finds_the_connection_broken_is_settled_too(
             await asyncio.sleep(0)
     assert 0 < said < 1000
     assert settled == [None] * said
+
+
+CONNACK_PROPERTIES = {
+    "retained messages": b"\x25\x00",
+    "QoS 1": b"\x24\x00",
+    "wildcard subscriptions": b"\x28\x00",
+}
+
+
+async def _broker(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, denied: bytes
+) -> None:
+    """A broker that takes any CONNECT, denies a feature, and grants any subscription."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            head = await reader.readexactly(2)
+            body = await reader.readexactly(head[1])
+            if head[0] >> 4 == 1:
+                writer.write(bytes([0x20, 3 + len(denied), 0, 0, len(denied)]) + denied)
+            elif head[0] >> 4 == 8:
+                writer.write(bytes([0x90, 4]) + body[:2] + b"\x00\x01")
+
+
+@pytest.mark.parametrize("missing", CONNACK_PROPERTIES)
+async def test_a_broker_without_what_we_need_is_refused_by_name(missing: str) -> None:
+    denied = CONNACK_PROPERTIES[missing]
+    server = await asyncio.start_server(lambda r, w: _broker(r, w, denied), "127.0.0.1", 0)
+    async with server:
+        connection = Connection(
+            broker_settings(server.sockets[0].getsockname()[1]), "u", print, print
+        )
+        with pytest.raises(Unavailable, match=missing):
+            await connection.open(port=server.sockets[0].getsockname()[1], durable=False, will=None)
+
+
+async def test_a_shared_subscription_is_refused_where_the_broker_has_none() -> None:
+    server = await asyncio.start_server(lambda r, w: _broker(r, w, b"\x2a\x00"), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection(broker_settings(port), "u", print, print)
+        await connection.open(port=port, durable=False, will=None)
+        await connection.subscribe(["x/+"])
+        with pytest.raises(Unavailable, match="share_group"):
+            await connection.subscribe(["$share/g/x"])
+        connection.close()

@@ -21,6 +21,7 @@ import typer
 
 from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
+from patchbay.cli.printable import echo
 from patchbay_allocator.messages import (
     QUEUE,
     SERVICE,
@@ -298,10 +299,10 @@ def _say(sentence: str, answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        typer.echo(sentence.format_map(answer))
+        echo(sentence.format_map(answer))
 
 
 def _fail(why: str) -> None:
     """One line on stderr, and exit code 1."""
-    typer.echo(why, err=True)
+    echo(why, err=True)
     raise typer.Exit(1)

@@ -18,6 +18,7 @@ import typer
 
 from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
+from patchbay.cli.printable import echo
 from patchbay_bartender.messages import (
     SERVICE,
     Ask,
@@ -154,7 +155,7 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
         if as_json:
             print_json(answer)
         else:
-            typer.echo(f"{answer['run_id']} takes {answer['seconds']:g} s")
+            echo(f"{answer['run_id']} takes {answer['seconds']:g} s")
         return
     from patchbay_bartender.following import Shown, pour
 
@@ -165,7 +166,7 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
         poured = sum(ended["millilitres"].values())
         typer.echo(f"done: {poured:g} ml" if poured else "done")
     if ended["ended"] != "finished":
-        typer.echo(f"{ended['code']}: {ended['reason']}", err=True)
+        echo(f"{ended['code']}: {ended['reason']}", err=True)
         raise typer.Exit(1)
 
 
@@ -180,7 +181,7 @@ def _or_exit(work: Any) -> Any:
     try:
         return asyncio.run(work)
     except PatchbayError as error:
-        typer.echo(str(error), err=True)
+        echo(error, err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("it goes on; `patchbay bartender stop` stops it", err=True)
@@ -226,7 +227,7 @@ def _bar(state: Path | None, config: Path | None) -> str:
     try:
         return settings(environment(state, config)).table(SERVICE, BartenderSettings).bar
     except SettingsError as error:
-        typer.echo(str(error), err=True)
+        echo(error, err=True)
         raise typer.Exit(1) from error
 
 

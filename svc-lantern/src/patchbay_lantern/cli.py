@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 
 from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
+from patchbay.cli.printable import echo
 from patchbay_lantern.messages import ALL, SERVICE, Ask, History, Set
 
 CONNECT: Final = "connect"
@@ -164,7 +165,7 @@ def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.strip().rpartition(":")
     host = host.strip("[]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        typer.echo(f"{text!r} is neither a command nor HOST:PORT", err=True)
+        echo(f"{text!r} is neither a command nor HOST:PORT", err=True)
         raise typer.Exit(2)
     return host, int(port)
 

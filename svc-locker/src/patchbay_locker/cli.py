@@ -24,6 +24,7 @@ from patchbay.cli.client import (
     print_table,
 )
 from patchbay.cli.options import ConfigOption, StateOption
+from patchbay.cli.printable import echo
 from patchbay_locker.messages import (
     MAX_MINUTES,
     SERVICE,
@@ -224,7 +225,7 @@ def _say(sentence: str, answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        typer.echo(sentence.format_map(answer))
+        echo(sentence.format_map(answer))
 
 
 def _list(name: str, answer: dict[str, Any], fields: tuple[str, ...], as_json: bool) -> None:

@@ -17,6 +17,7 @@ import typer
 
 from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
+from patchbay.cli.printable import echo
 from patchbay_mesh.messages import (
     NODES,
     ROOT,
@@ -112,7 +113,7 @@ def get(
         {"node": one["node"], **one["values"][type]} for one in found if type in one["values"]
     ]
     if not values:
-        typer.echo(f"no_such_type: no {type} there", err=True)
+        echo(f"no_such_type: no {type} there", err=True)
         raise typer.Exit(1)
     if as_json:
         return print_json({"type": type, "values": values})

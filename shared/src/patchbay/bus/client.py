@@ -21,6 +21,7 @@ from typing import Self
 
 import structlog
 
+from patchbay.bus.answers import Answers
 from patchbay.bus.connection import Connection, OnAck
 from patchbay.bus.dialer import Dialer
 from patchbay.bus.letters import DeadLetters
@@ -83,6 +84,8 @@ class Bus:
         self._forbidden: set[str] = set()
         self._dialer: Dialer | None = None
         self._presence = Presence(self, announce)
+        self.answers = Answers(self)
+        """Publishes on topics that requesters have named."""
         if durable:
             self.listen(topics.fence(client_id), self._fence)
 
@@ -104,7 +107,12 @@ class Bus:
         """Start connecting, in the background and for ever."""
         self.failed = asyncio.get_running_loop().create_future()
         self._dialer = Dialer(
-            self.settings, self._make_connection, self._open, self._ended, self.log
+            self.settings,
+            self._make_connection,
+            self._open,
+            self._ended,
+            self.log,
+            lambda: self._presence.twin,
         )
         self._task = asyncio.create_task(
             self._dial(self._dialer, self.failed), name=f"bus {self.client_id}"
@@ -219,6 +227,7 @@ class Bus:
         qos: int = 1,
         retain: bool = False,
         content_type: str = "",
+        process: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
         """Send without waiting; ``on_ack`` hears of the PUBACK. Raises Unavailable, TooLarge."""
@@ -229,7 +238,7 @@ class Bus:
             payload,
             qos=qos,
             retain=retain,
-            properties=properties(content_type=content_type),
+            properties=properties(content_type=content_type, process=process),
             on_ack=on_ack,
         )
 
@@ -244,6 +253,7 @@ class Bus:
         content_type: str = "",
         response_topic: str = "",
         correlation: bytes = b"",
+        process: str = "",
     ) -> int:
         """Send, and wait for the PUBACK. Returns its reason code: 0, or 16 for no subscriber.
 
@@ -268,6 +278,7 @@ class Bus:
                 content_type=content_type,
                 response_topic=response_topic,
                 correlation=correlation,
+                process=process,
             ),
             on_ack=settle,
         )
@@ -333,6 +344,7 @@ class Bus:
         """Connect and do all that follows a CONNACK."""
         self._router.late = self.durable
         self._forbidden.clear()
+        self._presence.twin = False
         self._connection = connection
         await connection.open(port=self.port, durable=self.durable, will=self._presence.will)
         subscribed = 0
@@ -350,9 +362,33 @@ class Bus:
         for topic, payload in self._kept.items():
             connection.publish(topic, payload, retain=True)
         for hook in self._hooks:
-            await hook()
+            await self._run_hook(hook, connection)
         await self._presence.say_online()
         self.log.info("connected", host=self.settings.host, port=self.port)
+
+    async def _run_hook(self, hook: Hook, connection: Connection) -> None:
+        """Run a connect hook. While what it needs is away (the store) it is run again, on the same
+        connection: closing that would have the broker publish our Last Will and deliver again all
+        that we have not acknowledged, at each attempt. Raises Unavailable when the connection ends.
+        """
+        pause_s = self.settings.backoff_initial_s
+        while True:
+            try:
+                return await hook()
+            except Unavailable as error:
+                if connection.ended.done():
+                    raise
+                if pause_s == self.settings.backoff_initial_s:
+                    self.log.warning("connect hook waits", why=str(error))
+            ended, _ = await asyncio.wait([connection.ended], timeout=pause_s)
+            if ended:
+                raise Unavailable(connection.ended.result())
+            pause_s = min(pause_s * 2, self.settings.backoff_max_s)
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection of now, or the last one."""
+        return self._connection
 
     def _ended(self) -> None:
         self._connected.clear()

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from patchbay.bus.answers import topic_complaint
 from patchbay.bus.client import Bus
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected, TooLarge, Unavailable
@@ -130,10 +131,12 @@ class Commands:
     def _may_answer(self, topic: str) -> bool:
         """Not on another topic of ours: who may only ask could publish there by our hand."""
         topics = self._bus.topics
+        if topic_complaint(topic):
+            return False
         return matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)
 
     async def _execute(self, message: Message, device: str, name: str) -> dict[str, Any]:
-        if not self._may_answer(message.response_topic):
+        if message.response_topic and not self._may_answer(message.response_topic):
             raise Rejected("bad_request", f"answers go to {self._bus.topics.reply('<client>')}")
         command = self._table.get(name)
         if command is None:
@@ -170,8 +173,10 @@ class Commands:
     async def _reply(self, message: Message, payload: bytes) -> None:
         """Answer a request. Who asked may be gone, or have named a topic that is none."""
         try:
-            await self._bus.publish(
-                message.response_topic, payload, correlation=message.correlation
+            await self._bus.answers.publish(message.response_topic, payload, message.correlation)
+        except Rejected as error:
+            self._bus.dead_letter(
+                self._service, error.message, message.payload, topic=message.topic
             )
         except TooLarge:
             refused = Rejected(

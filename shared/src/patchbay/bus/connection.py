@@ -19,6 +19,7 @@ from patchbay.bus.credentials import credentials, tls_context
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Meter
 from patchbay.bus.pipe import Pipe
+from patchbay.bus.properties import process_of, will_properties
 from patchbay.errors import SettingsError, TooLarge, Unavailable
 from patchbay.lean import without
 from patchbay.settings import BrokerSettings
@@ -41,6 +42,20 @@ PACKET_OVERHEAD = 64
 FAILURE = 0x80
 """MQTT 5 reason codes from here on say that the broker will not do it."""
 
+TAKEN_OVER = 0x8E
+"""DISCONNECT reason code Session taken over: another client has connected with our client id."""
+
+PACKET_REFUSED = frozenset({0x81, 0x82, 0x87, 0x90, 0x95})
+"""DISCONNECT reason codes with which brokers refuse a packet that they will not take: malformed
+packet, protocol error, not authorized, topic name invalid, packet too large (MQTT 5, 3.14.2.1)."""
+
+NEEDED = (
+    ("RetainAvailable", 1, "retained messages"),
+    ("MaximumQoS", 1, "QoS 1"),
+    ("WildcardSubscriptionAvailable", 1, "wildcard subscriptions"),
+)
+"""What a CONNACK must not deny us (MQTT 5, 3.2.2.3): property, least value, its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Will:
@@ -48,6 +63,8 @@ class Will:
 
     topic: str
     payload: bytes
+    process: str = ""
+    """Names the process that the message is about."""
 
 
 class _Outgoing(NamedTuple):
@@ -101,6 +118,10 @@ class Connection(asyncio.Protocol):
         self.established = False
         self.established_at = 0.0
         self.max_packet_size = settings.max_packet_size
+        self.reason: int | None = None
+        """The reason code of the broker's DISCONNECT, if it has sent one."""
+        self.closed_by_peer = False
+        self._shares = True
 
     @property
     def alive(self) -> bool:
@@ -115,7 +136,13 @@ class Connection(asyncio.Protocol):
             0
         )  # ours is the window: paho's searches all at each PUBACK
         if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
+            client.will_set(
+                will.topic,
+                will.payload,
+                qos=1,
+                retain=True,
+                properties=will_properties(will.process),
+            )
         client.on_connect = self._connack
         client.on_disconnect = self._disconnected
         client.on_message = self._delivered
@@ -201,6 +228,8 @@ class Connection(asyncio.Protocol):
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe at QoS 1 and wait for the SUBACK. Raises Unavailable, also for a refusal."""
+        if not self._shares and any(one.startswith("$share/") for one in filters):
+            raise Unavailable("the broker has no shared subscriptions: leave share_group unset")
         options = SubscribeOptions(qos=1)
         result, mid = self._client.subscribe([(one, options) for one in filters])
         if mid is None or result != MQTTErrorCode.MQTT_ERR_SUCCESS or self.ended.done():
@@ -239,6 +268,7 @@ class Connection(asyncio.Protocol):
         self._client.loop_write()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed_by_peer = not self.ended.done()
         self._end(str(exc) if exc else "the broker closed the connection")
 
     # What paho says
@@ -256,6 +286,12 @@ class Connection(asyncio.Protocol):
         if code.is_failure:
             self._connected.set_exception(Unavailable(f"the broker refuses us: {code}"))
             return
+        missing = [name for key, least, name in NEEDED if getattr(props, key, least) < least]
+        if missing:
+            why = f"the broker has no {', '.join(missing)}: use one that has"
+            self._connected.set_exception(Unavailable(why))
+            return
+        self._shares = bool(getattr(props, "SharedSubscriptionAvailable", 1))
         self._window = min(self._window, getattr(props, "ReceiveMaximum", self._window))
         self.established = True
         self.established_at = self._loop.time()
@@ -268,10 +304,12 @@ class Connection(asyncio.Protocol):
         self,
         _client: Client,
         _data: Any,
-        _flags: DisconnectFlags,
+        flags: DisconnectFlags,
         code: ReasonCode,
         _props: Properties | None,
     ) -> None:
+        if flags.is_disconnect_packet_from_server and not self.ended.done():
+            self.reason = code.value
         self._end(f"disconnected: {code}")
 
     def _delivered(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
@@ -289,6 +327,7 @@ class Connection(asyncio.Protocol):
                 response_topic=getattr(properties, "ResponseTopic", ""),
                 correlation=getattr(properties, "CorrelationData", b""),
                 content_type=getattr(properties, "ContentType", ""),
+                process=process_of(properties),
                 acknowledge=(lambda: self._acknowledge(mid)) if message.qos else None,
             )
         )

@@ -1,4 +1,4 @@
-"""Connecting for ever: capped exponential backoff with jitter, and the sign of a twin."""
+"""Connects without end: capped exponential backoff with jitter, and detection of a twin."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from patchbay.bus.connection import Connection
+from patchbay.bus.connection import TAKEN_OVER, Connection
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
 from patchbay.settings import BrokerSettings
 
-TAKEOVER_S = 1.0
+STABLE_S = 1.0
+"""A connection that ends sooner counts as a failed attempt: the next pause is longer."""
+
 TAKEOVERS_LIMIT = 8
-"""So many connections in a row that the broker ended so soon mean that another unit has our
-instance id, and the two throw each other out: stop, do not fight. Mosquitto 2.0 gives no reason."""
+"""After so many connections in a row that a client with our id ended, stop: otherwise the two would
+disconnect each other without end."""
 
 
 class Dialer:
@@ -31,7 +33,9 @@ class Dialer:
         opened: Callable[[Connection], Awaitable[None]],
         ended: Callable[[], None],
         log: Logger,
+        twin: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``twin``: has the connection that just ended found another process with our client id?"""
         self.reconnects = 0
         """Connections that were established and have ended."""
         self._settings = settings
@@ -39,30 +43,35 @@ class Dialer:
         self._opened = opened
         self._ended = ended
         self._log = log
+        self._twin = twin
 
     async def dial(self) -> None:
-        """Connect for ever. Returns when another client seems to use our client id."""
+        """Connect, and again after each end. Returns when another client uses our client id."""
         failures = takeovers = 0
         said = ""
         while True:
             connection = self._make()
             try:
                 await self._opened(connection)
-                failures, said = 0, ""
+                said = ""
                 why = await connection.ended
             except Unavailable as error:
                 why = str(error)
             except Exception as error:  # the outermost loop of this task
-                why = f"a hook failed: {error!r}"
-                self._log.error("hook failed", exc_info=error)
+                why = f"connect hook failed: {error!r}"
+                if why != said:
+                    self._log.error("connect hook failed", exc_info=error)
             finally:
                 self._ended()
                 connection.abort("given up")
             if connection.established:
                 self.reconnects += 1
-            takeovers = takeovers + 1 if _was_taken_over(connection) else 0
+            taken = connection.reason == TAKEN_OVER or (connection.established and self._twin())
+            takeovers = takeovers + 1 if taken else 0
             if takeovers >= TAKEOVERS_LIMIT:
                 return
+            if _was_stable(connection):
+                failures = 0
             pause_s = self._pause_s(failures)
             failures += 1
             if why != said:
@@ -75,6 +84,6 @@ class Dialer:
         return min(self._settings.backoff_max_s, doubled_s) * random.uniform(0.5, 1.0)
 
 
-def _was_taken_over(connection: Connection) -> bool:
+def _was_stable(connection: Connection) -> bool:
     lived_s = asyncio.get_running_loop().time() - connection.established_at
-    return connection.established and lived_s < TAKEOVER_S
+    return connection.established and lived_s >= STABLE_S

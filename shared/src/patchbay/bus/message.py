@@ -29,6 +29,8 @@ class Message:
     response_topic: str = ""
     correlation: bytes = b""
     content_type: str = ""
+    process: str = ""
+    """The process that published it, where that matters: of statuses."""
     acknowledge: Callable[[], None] | None = field(default=None, repr=False)
 
     def ack(self) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from patchbay import __version__
 from patchbay.cli import broker, development, install, store, system, watching
+from patchbay.cli.printable import echo
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
 
@@ -22,7 +23,7 @@ def run() -> None:
     try:
         build(sys.argv[1:])()
     except PatchbayError as error:
-        print(f"patchbay: {error}", file=sys.stderr)
+        echo(f"patchbay: {error}", err=True)
         sys.exit(1)
 
 

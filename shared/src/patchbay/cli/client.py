@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import msgspec
 import typer
 
+from patchbay.cli.printable import echo, printable, printable_json
 from patchbay.errors import PatchbayError, Rejected, Unavailable
 from patchbay.messages import Failure, encode
 from patchbay.topics import device_id
@@ -65,7 +66,7 @@ def ask(
     try:
         return asyncio.run(request(system, service, device, name, body))
     except PatchbayError as error:
-        typer.echo(str(error), err=True)
+        echo(error, err=True)
         raise typer.Exit(1) from error
 
 
@@ -122,7 +123,7 @@ def _fields(service: str, payload: bytes) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Print for programs: JSON on stdout."""
-    typer.echo(msgspec.json.format(encode(value), indent=2))
+    typer.echo(printable_json(msgspec.json.format(encode(value), indent=2).decode()))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -130,7 +131,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     What is too long for a terminal goes on in the next line of its cell. Where there is none, as
     in a pipe, each row is a line, however long. None is an empty cell, a list its elements, a bool
-    yes or no. Text is text: no markup in it.
+    yes or no. Text is text: no markup in it, no control characters.
     """
     from rich.console import Console
     from rich.table import Table
@@ -162,4 +163,4 @@ def _shown(value: object) -> str:
         case list():
             return " ".join(_shown(one) for one in value)
         case _:
-            return str(value)
+            return printable(str(value))

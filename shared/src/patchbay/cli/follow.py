@@ -6,7 +6,8 @@ import asyncio
 from datetime import datetime
 
 from patchbay.bus import Bus, Message
-from patchbay.cli.payload import printable, readable
+from patchbay.cli.payload import readable
+from patchbay.cli.printable import printable
 
 
 async def follow(bus: Bus, pattern: str, count: int) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import msgpack
 import msgspec
 
+from patchbay.cli.printable import printable
+
 SHOWN_BYTES = 64
 """How much of a payload that is neither text nor MessagePack is shown, as hex."""
 
@@ -19,15 +21,6 @@ def readable(payload: bytes, content_type: str = "") -> str:
         return printable(payload.decode())
     except UnicodeDecodeError:
         return _msgpack(payload) or _hex(payload)
-
-
-def printable(text: str) -> str:
-    """The text with what would move a terminal's cursor spelled out."""
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
 
 
 def _msgpack(payload: bytes) -> str:

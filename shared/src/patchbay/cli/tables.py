@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from patchbay.cli.printable import printable, printable_json
 from patchbay.up.roster import ONLINE
 from patchbay.up.status import DeviceStatus, Status
 
 
 def as_json_text(status: Status) -> str:
     """One JSON object: ready, units, broker, store, addresses."""
-    return msgspec.json.format(msgspec.json.encode(status), indent=2).decode()
+    return printable_json(msgspec.json.format(msgspec.json.encode(status), indent=2).decode())
 
 
 def show(status: Status, found: list[DeviceStatus], console: Console | None = None) -> None:
@@ -32,7 +33,8 @@ def show(status: Status, found: list[DeviceStatus], console: Console | None = No
     if found:
         devices = _table("service", "device", "status")
         for device in found:
-            devices.add_row(device.service, device.device, _coloured(device.status))
+            names = (escape(printable(name)) for name in (device.service, device.device))
+            devices.add_row(*names, _coloured(device.status))
         console.print(devices)
 
 
@@ -45,7 +47,7 @@ def _table(*columns: str) -> Table:
 
 def _coloured(status: str) -> str:
     colour = "green" if status == ONLINE else "red"
-    return f"[{colour}]{escape(status)}[/{colour}]"
+    return f"[{colour}]{escape(printable(status))}[/{colour}]"
 
 
 def _pid(pid: int | None) -> str:
