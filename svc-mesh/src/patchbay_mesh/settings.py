@@ -34,7 +34,8 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     rts: bool = True
     """Assert RTS while the port is open. A board whose reset pin hangs on RTS alone is held in
-    reset by it: set it to false. Linux asserts both lines for a moment whenever a port is opened."""
+    reset by it: set it to false. Linux asserts both lines for a moment whenever a port is
+    opened."""
 
     dead_after_s: Annotated[int, Meta(ge=2, le=3600)] = 45
     """A root at a TCP connection (``socket://``, ``rfc2217://``) that has vanished without a word
