@@ -31,6 +31,7 @@ from patchbay.messages import (
     now,
     rfc3339,
 )
+from patchbay.progress import STORE
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import device_id
@@ -91,6 +92,7 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
         topics = bus.topics
         for name in names:
@@ -123,6 +125,9 @@ class Inbox:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    def _cause(self) -> str:
+        return STORE if self._store_is_away else ""
 
     def _pattern(self, pattern: str) -> str:
         """The filter to subscribe to for what ``pattern`` matches."""
@@ -159,6 +164,7 @@ class Inbox:
                 pause = min(pause * 2, self._settings.backoff_max_s)
                 continue
             self._store_is_away = False
+            self._progress.moved()
             pause = self._settings.backoff_initial_s
             if sum(len(events) for _, events in batch) > self._large_round:
                 await self._let_gather()
