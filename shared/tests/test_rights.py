@@ -102,7 +102,8 @@ def test_an_operator_reads_all_and_sends_the_commands_that_domains_serve() -> No
 
 
 @pytest.mark.parametrize(
-    "topic", ["gate/1/desired", "gate/1/cmd/open", "reply/x", "confirm/x", "dead/gate", "ack/x", "fence/x"],
+    "topic",
+    ["gate/1/desired", "gate/1/cmd/open", "reply/x", "confirm/x", "dead/gate", "ack/x", "fence/x"],
 )
 def test_a_viewer_reads_nothing_that_may_carry_a_secret(topic: str) -> None:
     grant = person_grant(Person.VIEWER, "ann", SERVICES, "root")

@@ -20,12 +20,12 @@ import msgspec
 
 from patchbay.bus.answers import topic_complaint
 from patchbay.bus.client import Bus
-from patchbay.bus.confirmations import Cancel, Confirmation, Entry, Ledger, Questions
+from patchbay.bus.confirmations import Confirmation, Entry, Ledger, Questions
 from patchbay.bus.envelope import Envelope, arrival_id, unwrap
 from patchbay.bus.message import Message
 from patchbay.bus.requests import OUTCOME_UNKNOWN
 from patchbay.errors import OutcomeUnknown, Rejected, TooLarge, Unavailable
-from patchbay.messages import answer, event_type, new_event, new_id, refusal
+from patchbay.messages import Cancel, answer, event_type, new_event, new_id, refusal
 from patchbay.topics import Address, matches, shared
 
 MOVING_EXPIRY_S = 30.0

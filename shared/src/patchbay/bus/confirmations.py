@@ -18,17 +18,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 
 from patchbay.bus.answers import CORRELATION_BYTES
-from patchbay.bus.envelope import ID_CHARS
 from patchbay.bus.message import Message
-from patchbay.bus.requests import NO_SUBSCRIBER, Confirm, Question
+from patchbay.bus.requests import NO_SUBSCRIBER
 from patchbay.errors import Rejected, Unavailable
-from patchbay.messages import decode, encode, new_id
+from patchbay.messages import Confirm, Question, decode, encode, new_id
 from patchbay.topics import matches
 
 if TYPE_CHECKING:
@@ -159,18 +157,6 @@ class Confirmation:
     def _check(self) -> None:
         if self.cancelled:
             raise Rejected("cancelled", "nothing was done: the request was cancelled")
-
-
-class Cancel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``cmd/cancel`` -> ``{"outcome", "seen"}``: a request must not act any more.
-
-    ``id`` and ``source`` as in its envelope; without a source, of any. ``outcome`` is
-    ``cancelled``: it will not act, or ``too_late``: it has acted, or may do so. ``seen``: it was
-    received, and is remembered. Else it is refused when it comes.
-    """
-
-    id: Annotated[str, Meta(min_length=1, max_length=ID_CHARS)]
-    source: Annotated[str, Meta(max_length=ID_CHARS)] = ""
 
 
 @dataclass(slots=True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from patchbay.bus.message import Message
 from patchbay.errors import Rejected
-from patchbay.messages import decode
-
-ID_CHARS: Final = 256
-"""The longest id and source of a request: both are stored with the answer. Ours have 32 and 40."""
+from patchbay.messages import MAX_LEVEL, decode
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -44,8 +41,8 @@ def unwrap(message: Message) -> Envelope:
     if not (isinstance(body, dict) and "specversion" in body and body.get("id")):
         return Envelope(arrival_id(message), message.dup, body)
     id, source = str(body["id"]), str(body.get("source", ""))
-    if len(id) > ID_CHARS or len(source) > ID_CHARS:
-        raise Rejected("bad_request", f"id and source must have at most {ID_CHARS} characters")
+    if len(id) > MAX_LEVEL or len(source) > MAX_LEVEL:
+        raise Rejected("bad_request", f"id and source must have at most {MAX_LEVEL} characters")
     # Two senders may use one id, and so may one for two commands.
     identity = f"{source} {message.topic} {id}"
     return Envelope(identity, True, body.get("data") or {}, body.get("confirm") is True, id, source)

@@ -27,7 +27,18 @@ from msgspec import Raw, Struct
 from patchbay.bus.connection import FAILURE
 from patchbay.bus.message import Message
 from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
-from patchbay.messages import Failure, decode, encode, event_type, new_id, now, rfc3339
+from patchbay.messages import (
+    Confirm,
+    Event,
+    Failure,
+    Question,
+    decode,
+    encode,
+    event_type,
+    new_id,
+    now,
+    rfc3339,
+)
 from patchbay.topics import matches
 
 if TYPE_CHECKING:
@@ -38,33 +49,6 @@ NO_SUBSCRIBER = 0x10
 
 OUTCOME_UNKNOWN: Final = "outcome_unknown"
 """The one code in an answer that does not say that the request has not acted."""
-
-
-class Question(Struct, frozen=True):
-    """On a reply topic: may the request with this correlation data be carried out now?
-
-    The response topic says where to `Confirm` it.
-    """
-
-    nonce: str
-
-
-class Confirm(Struct, frozen=True):
-    """On ``confirm/<instance>``: the answer to the `Question` with this nonce."""
-
-    nonce: str
-    confirmed: bool
-
-
-class Order(Struct, frozen=True, kw_only=True, tag_field="specversion", tag="1.0"):
-    """A request that actuates: a CloudEvent. ``confirm``: whoever sent it answers a `Question`."""
-
-    id: str
-    source: str
-    type: str
-    time: str
-    confirm: bool = True
-    data: Raw
 
 
 class _Answer(Struct):
@@ -130,7 +114,7 @@ class Requests:
             async with asyncio.timeout(timeout_s):
                 await self._send(
                     topic,
-                    self._order(topic, payload, id) if actuates else payload,
+                    self._envelope(topic, payload, id) if actuates else payload,
                     correlation,
                     expiry_s,
                     opened,
@@ -149,11 +133,19 @@ class Requests:
             _raise_unknown(answer, id)
         return answer
 
-    def _order(self, topic: str, payload: bytes, id: str) -> bytes:
+    def _envelope(self, topic: str, payload: bytes, id: str) -> bytes:
         address = self._bus.topics.address(topic)
         kind = event_type(address.service, address.name) if address is not None else topic
-        source, data = self._bus.client_id, Raw(payload or b"{}")
-        return encode(Order(id=id, source=source, type=kind, time=rfc3339(now()), data=data))
+        return encode(
+            Event(
+                id=id,
+                source=self._bus.client_id,
+                type=kind,
+                time=rfc3339(now()),
+                confirm=True,
+                data=Raw(payload or b"{}"),
+            )
+        )
 
     async def _send(
         self,
