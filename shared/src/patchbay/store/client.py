@@ -49,6 +49,9 @@ class Store:
             connectTimeoutMS=int(settings.timeout_s * 1000),  # the resolver's, too
             timeoutMS=int(settings.timeout_s * 1000),
             maxPoolSize=8,
+            # A server that was marked as away by an error is looked at again within half a second;
+            # the streaming mode would wait for its next heartbeat, for ten.
+            serverMonitoringMode="poll",
             tz_aware=True,
             # What one document contains must not make the others unreadable.
             unicode_decode_error_handler="replace",

@@ -54,7 +54,7 @@ OWN_FAULT: Final = frozenset(
         17280,  # KeyTooLong: cannot be indexed (servers before 4.2)
         171,  # CannotIndexParallelArrays
         16755,  # cannot be indexed: not a geometry (assertion in expression_keys_private.cpp)
-        DUPLICATE_KEY,  # of an index other than ``_id``: see `is_stored_already`
+        DUPLICATE_KEY,  # of an index other than ``_id``: on ``_id`` it is stored already
     }
 )
 """What a document contains is the reason. Trying again is wrong."""
@@ -166,12 +166,12 @@ def encoding_complaint(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def is_stored_already(failure: dict[str, Any]) -> bool | None:
-    """Is this duplicate one of ``_id``? None if the server does not tell."""
+def is_of_id(failure: Mapping[str, Any]) -> bool:
+    """Is a duplicate one of ``_id``, as the server says?"""
     if failure.get("keyPattern"):
         return list(failure["keyPattern"]) == ["_id"]
-    _, found, index = str(failure.get("errmsg", "")).partition(" index: ")
-    return index.startswith(("_id_ ", "_id ")) if found else None
+    _, _, index = str(failure.get("errmsg", "")).partition(" index: ")
+    return index.startswith(("_id_ ", "_id "))
 
 
 def _is_labelled(error: PyMongoError) -> bool:

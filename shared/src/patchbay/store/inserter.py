@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from patchbay.errors import DocumentRejected
-from patchbay.store.client import Document, Store
+from patchbay.store.client import Store
+from patchbay.store.writer import Document
 
 
 class Inserter:
@@ -40,8 +41,8 @@ class Inserter:
             for document, future in batch:
                 if future.done():
                     continue
-                rejected = isinstance(error, DocumentRejected)
-                if error is None or (rejected and document["_id"] not in error.documents):
+                others = isinstance(error, DocumentRejected) and error.documents
+                if error is None or (others and document["_id"] not in others):
                     future.set_result(None)
                 else:
                     future.set_exception(error)

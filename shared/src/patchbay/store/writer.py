@@ -31,11 +31,11 @@ from patchbay.store.faults import (
     ENCODING_ERRORS,
     Fault,
     cancellable,
-    describe,
     encoding_complaint,
     fault_of_batch,
     faults_of,
-    is_stored_already,
+    is_of_id,
+    reaching,
     unavailable,
 )
 
@@ -239,25 +239,33 @@ class Writer:
     ) -> _Outcome:
         details = error.details or {}
         outcome = _Outcome(int(details.get("nInserted", 0)) + int(details.get("nMatched", 0)))
+        duplicates: list[int] = []
         for position, (fault, failure) in faults_of(error).items():
             if failure.get("code") == DUPLICATE_KEY:
-                stored = is_stored_already(failure)
-                if stored is None:
-                    stored = await self._has(collection, writes[position].document["_id"])
-                if stored and isinstance(writes[position].operation, InsertOne):
+                duplicates.append(position)
+                if is_of_id(failure):
                     continue
-                if stored:  # two upserts of one document at once: the loser tries again
-                    fault = fault._replace(own=False)
             outcome.faults[position] = fault
+        # The server may name another index though the document is there: it names only one.
+        unsure = [one for one in duplicates if one in outcome.faults]
+        stored = await self._stored(collection, [writes[one].document["_id"] for one in unsure])
+        for position in duplicates:
+            known = position not in outcome.faults
+            fault = outcome.faults.pop(position, Fault("duplicate", own=True))
+            if isinstance(writes[position].operation, ReplaceOne):
+                # Of two upserts of one document at once one loses: it tries again.
+                outcome.faults[position] = fault._replace(own=not known)
+            elif not known and writes[position].document["_id"] not in stored:
+                outcome.faults[position] = fault
         return outcome
 
-    async def _has(self, collection: str, id: Any) -> bool:
-        async with cancellable():
-            try:
-                found = await self._collection(collection).find_one({"_id": id}, {"_id": 1})
-            except (PyMongoError, OSError) as error:
-                raise Unavailable(f"the store is away: {describe(error)}") from error
-        return found is not None
+    async def _stored(self, collection: str, ids: Sequence[Any]) -> set[Any]:
+        """Which of these documents are there. Raises Unavailable."""
+        if not ids:
+            return set()
+        async with reaching():
+            found = self._collection(collection).find({"_id": {"$in": list(ids)}}, {"_id": 1})
+            return {one["_id"] async for one in found}
 
 
 class _Suspects:
