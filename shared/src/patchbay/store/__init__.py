@@ -16,12 +16,13 @@ Batch what can be batched: an unordered `insert_new` is ten times faster than up
 """
 
 from patchbay.store.administrator import Administrator
-from patchbay.store.client import INSERT_BATCH, ObjectId, Store
+from patchbay.store.client import DEAD_LETTERS, INSERT_BATCH, ObjectId, Store
 from patchbay.store.faults import reaching
 from patchbay.store.inserter import Inserter
 from patchbay.store.writer import Collection, Document
 
 __all__ = [
+    "DEAD_LETTERS",
     "INSERT_BATCH",
     "Administrator",
     "Collection",

@@ -26,6 +26,9 @@ with without("cryptography"):
 
 ObjectId = bson.ObjectId
 
+DEAD_LETTERS = "dead"
+"""The collection that all services share for them."""
+
 OTHER_INDEX = frozenset({85, 86})
 """MongoDB's codes IndexOptionsConflict and IndexKeySpecsConflict: there is one with these keys or
 this name, and it is another."""
@@ -124,13 +127,29 @@ class Store:
             else:
                 log.info("documents are kept for another time", seconds=seconds)
 
-    async def bury(self, collection: str, letter: DeadLetter) -> None:
-        """Keep a dead letter. ``at`` is its time, by which an index can let it go. Raises
-        Unavailable."""
+    async def bury(
+        self, collection: str, letter: DeadLetter, original: bytes = b"", content_type: str = ""
+    ) -> None:
+        """Store a dead letter, with the whole original if we have it, so that it can be replayed.
+
+        ``at`` is its time, by which an index can let it go. Raises Unavailable, and nothing else:
+        of a letter that the store never takes only a part is stored.
+        """
         document: Document = to_builtins(letter)
         document["_id"] = document.pop("id")
         document["at"] = parse_time(letter.time)
-        await self.insert_new(collection, [document])
+        whole = document
+        if original:
+            whole = {**document, "original": original, "content_type": content_type}
+        short = {**document, "hex": "", "text": "", "topic": "", "peer": ""}
+        for some in (whole, document, {**short, "reason": letter.reason[:100]}):
+            try:
+                await self.insert_new(collection, [some])
+            except DocumentRejected as error:
+                why = str(error)
+            else:
+                return
+        structlog.get_logger("store").error("dead letter dropped", id=letter.id, why=why)
 
     async def insert_new(self, collection: str, documents: Sequence[Document]) -> int:
         """Insert documents whose ``_id`` names them; those that are there already stay as they are.
