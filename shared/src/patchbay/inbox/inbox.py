@@ -128,7 +128,7 @@ class Inbox:
         return asyncio.get_running_loop().time() - oldest.received_at
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._work(), name="inbox")
+        self._task = self._bus.tasks.spawn(self._work(), "inbox")
 
     async def stop(self) -> None:
         """Stop after the round in hand; what has not been acknowledged comes again."""

@@ -35,7 +35,6 @@ class Publisher(Generic[T]):
         self._due: deque[tuple[Aggregate[T], str]] = deque()
         self._under_way: set[str] = set()
         self._turn: asyncio.Handle | None = None
-        self._asides: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("publisher").bind(service=service)
 
     def flush(self, aggregates: Iterable[Aggregate[T]]) -> None:
@@ -104,6 +103,4 @@ class Publisher(Generic[T]):
             finally:
                 self._under_way.discard(id)
 
-        task = asyncio.create_task(store(), name="set aside an event")
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+        self._bus.tasks.spawn(store(), "set aside an event")

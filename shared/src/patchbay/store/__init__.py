@@ -1,7 +1,6 @@
 """The store: MongoDB, wrapped once.
 
     Store            one client, one database: documents in and out
-    Inserter         inserts of many callers, as one
     Administrator    creates the users and roles of a MongoDB
     faults           whose fault an error is: one document's, or everybody's
 
@@ -18,7 +17,6 @@ Batch what can be batched: an unordered `insert_new` is ten times faster than up
 from patchbay.store.administrator import Administrator
 from patchbay.store.client import DEAD_LETTERS, INSERT_BATCH, ObjectId, Store
 from patchbay.store.faults import reaching
-from patchbay.store.inserter import Inserter
 from patchbay.store.writer import Collection, Document
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
     "Administrator",
     "Collection",
     "Document",
-    "Inserter",
     "ObjectId",
     "Store",
     "reaching",
