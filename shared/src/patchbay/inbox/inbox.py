@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -122,10 +123,9 @@ class Inbox:
     def waited_s(self) -> float:
         """How long the oldest message that is not persisted has waited, in seconds; 0 if there is
         none."""
-        oldest = self._in_hand[0][0] if self._in_hand else next(iter(self._arrived), None)
-        if oldest is None:
-            return 0.0
-        return asyncio.get_running_loop().time() - oldest.received_at
+        first = [message for message, _ in self._in_hand[:1]] + [*islice(self._arrived, 1)]
+        clock = asyncio.get_running_loop().time()
+        return max((clock - message.received_at for message in first), default=0.0)
 
     def start(self) -> None:
         self._task = self._bus.tasks.spawn(self._work(), "inbox")
