@@ -137,9 +137,7 @@ class System:
         found = await retained(self.broker.port)
         return payloads(one for one in found if not one["topic"].startswith("$"))
 
-    async def ask(
-        self, service: str, device: str, name: str, /, **body: object
-    ) -> dict[str, Any]:
+    async def ask(self, service: str, device: str, name: str, /, **body: object) -> dict[str, Any]:
         """The answer to a command."""
         topic = self.topics.command(service, device, name)
         answer: dict[str, Any] = msgspec.json.decode(
