@@ -2,6 +2,8 @@
 
 PatchbayError
 ├── Unavailable       broker, store or device is away for now: trying again later is right
+├── DocumentRejected  the store never takes these documents: trying again is wrong
+├── QueryRejected     the store does not understand this query: trying again is wrong
 ├── TooLarge          a message over the broker's maximum packet size: trying again is wrong
 ├── Rejected          a request was refused and never acts; carries the stable code that goes out
 ├── OutcomeUnknown    a request was confirmed, and no answer says what became of it
@@ -10,6 +12,9 @@ PatchbayError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class PatchbayError(Exception):
     """The root of every error that this distribution raises on purpose."""
@@ -17,6 +22,26 @@ class PatchbayError(Exception):
 
 class Unavailable(PatchbayError):
     """Something is away for now; the same call may go through later."""
+
+
+class DocumentRejected(PatchbayError):
+    """Documents that the store never takes, because of what they contain.
+
+    ``documents``: each with the reason, by its ``_id``. ``encoding``: none of them can even be
+    encoded, so that no server has seen them.
+    """
+
+    def __init__(
+        self, documents: Mapping[Any, tuple[dict[str, Any], str]], *, encoding: bool = False
+    ) -> None:
+        why = next((why for _, why in documents.values()), "")
+        super().__init__(f"the store rejects {len(documents)} documents: {why}")
+        self.documents = documents
+        self.encoding = encoding
+
+
+class QueryRejected(PatchbayError):
+    """A query that the store does not understand, such as an invalid regular expression."""
 
 
 class TooLarge(PatchbayError):

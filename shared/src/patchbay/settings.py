@@ -214,6 +214,13 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     backoff_max_s: Seconds = 15.0
     """The longest pause between two tries."""
 
+    suspect_failures: Count = 5
+    """A document that the store refuses for an unknown reason is set aside after so many failures,
+    if another write to the same collection succeeds each time."""
+
+    suspect_s: Seconds = 600.0
+    """And not before it has failed for so long: a store that is repaired or makes room takes it."""
+
     def __post_init__(self) -> None:
         if (self.username is None) != (self.password_file is None):
             raise ValueError("username and password_file: give both or none")
