@@ -162,6 +162,10 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backoff_max_s: Seconds = 15.0
     """The longest pause: a broker that was away for a night is found again this soon."""
 
+    confirm_s: Seconds = 2.0
+    """How long a service waits until whoever sent a request that actuates has confirmed it. No
+    answer is a no. Shorter than requesters wait for theirs, so that they read why."""
+
     dead_letter_queue: Count = 1000
     """Dead letters kept in memory while the broker is away, some 3 KB each; the newest stay."""
 

@@ -267,6 +267,8 @@ class Bus:
         qos: int = 1,
         retain: bool = False,
         content_type: str = "",
+        response_topic: str = "",
+        correlation: bytes = b"",
         process: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
@@ -278,7 +280,12 @@ class Bus:
             payload,
             qos=qos,
             retain=retain,
-            properties=properties(content_type=content_type, process=process),
+            properties=properties(
+                content_type=content_type,
+                response_topic=response_topic,
+                correlation=correlation,
+                process=process,
+            ),
             on_ack=on_ack,
         )
 
@@ -345,12 +352,21 @@ class Bus:
                 self.post(topic, payload, retain=True)
 
     async def request(
-        self, topic: str, payload: bytes, *, timeout_s: float = 5.0, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 5.0,
+        expiry_s: int | None = None,
+        actuates: bool = False,
+        id: str = "",
     ) -> bytes:
         """Send a request and return the answer's payload. See `Requests.request`."""
         if self._requests is None:
             self._requests = Requests(self)
-        return await self._requests.request(topic, payload, timeout_s, expiry_s)
+        return await self._requests.request(
+            topic, payload, timeout_s, expiry_s, actuates=actuates, id=id
+        )
 
     def dead_letter(
         self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
