@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,6 +22,7 @@ from patchbay.messages import encode, now, rfc3339
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
+from patchbay.store.writer import PROBE_ID
 from patchbay.testing import PATIENCE_S, Part, broker_settings, eventually, free_port, until
 from patchbay.topics import Topics
 from patchbay_mesh.messages import Data, Value
@@ -33,8 +33,6 @@ EDGES: Final = ("locker.edge", "allocator.intake", "bartender.pumps")
 LOG_BYTES: Final = 100_000
 PAUSE_S: Final = 0.05
 
-ENDED: Final = {"done", "finished", "failed", "stopped", "refused"}
-
 
 class Town:
     """The units and the load. ``async with`` starts all and waits until they are online."""
@@ -44,8 +42,6 @@ class Town:
         self.broker = broker
         self.link = StoreLink("127.0.0.1", store.port)
         self.accepted: dict[str, list[Any]] = defaultdict(list)
-        self.uri: str | None = None
-        """What the domains connect to, if not the link."""
         self._database = f"refusals_{os.getpid()}_{free_port()}"
         self._store = Store(
             StoreSettings(database=self._database), f"mongodb://127.0.0.1:{store.port}"
@@ -58,6 +54,9 @@ class Town:
         self._node = self._client("mesh-uart-load")
         self._outbox = Outbox(self._node, "mesh", directory / "load.sqlite")
         self._parts: list[UnitPart] = []
+        self._environ: dict[str, str] = {}
+        self.domains: list[UnitPart] = []
+        """The domain units that run now."""
         self._load: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
 
@@ -73,13 +72,13 @@ class Town:
         await stack.enter_async_context(self._bus)
         await stack.enter_async_context(self._outbox)
         await stack.enter_async_context(self._node)
-        environ = house_environ(
+        self._environ = house_environ(
             RUNTIME__STATE_DIR=self.directory / "state",
             RUNTIME__DEMO="true",
             BROKER__PORT=self.broker.port,
             BROKER__BACKOFF_INITIAL_S=0.05,
             BROKER__BACKOFF_MAX_S=0.5,
-            STORE__URI=self.uri or self.link.uri,
+            STORE__URI=self.link.uri,
             STORE__DATABASE=self._database,
             STORE__BACKOFF_INITIAL_S=0.05,
             STORE__BACKOFF_MAX_S=0.5,
@@ -89,14 +88,29 @@ class Town:
             LANTERN__ANSWER_S=1.5,
             **self._settings,
         )
-        names = [*EDGES, *(f"{one}.domain" for one in DOMAINS)]
-        self._parts = [UnitPart(one, self.directory, 0, environ) for one in names]
+        self._parts = [self._unit(one) for one in EDGES]
         for part in self._parts:
             part.spawn()
-        await until(lambda: self.online(*EDGES))
-        if self.uri is None:
-            await until(lambda: self.online(*(f"{one}.domain" for one in DOMAINS)))
+        await self.restart_domains()
         return self
+
+    def _unit(self, name: str, **changes: str) -> UnitPart:
+        return UnitPart(name, self.directory, 0, {**self._environ, **changes})
+
+    async def restart_domains(self, uri: str = "") -> None:
+        """Stop the domains, if they run, and start them, on another store if there is a ``uri``:
+        they need not find that one. Without one, wait until they are online."""
+        for part in self.domains:
+            await asyncio.to_thread(part.stop)
+        self._parts = [one for one in self._parts if one not in self.domains]
+        changes = {"PATCHBAY_STORE__URI": uri} if uri else {}
+        self.domains = [self._unit(f"{one}.domain", **changes) for one in DOMAINS]
+        self._parts += self.domains
+        for part in self.domains:
+            part.spawn()
+        await until(lambda: self.online(*EDGES))
+        if not uri:
+            await until(lambda: self.online(*(one.name for one in self.domains)))
 
     async def __aexit__(
         self,
@@ -212,8 +226,8 @@ class Town:
     # What is there
 
     async def find(self, collection: str) -> list[dict[str, Any]]:
-        """All documents of a collection."""
-        return await self._store.find(collection, {})
+        """All documents of a collection, without what the store's client writes to try it."""
+        return await self._store.find(collection, {"_id": {"$ne": PROBE_ID}})
 
     async def _there(self) -> dict[str, list[Any]]:
         """What is in the store of what was accepted, once for each time that it is there."""
@@ -273,6 +287,3 @@ class Town:
         self.link.refuse_writes(refusal)
         await asyncio.sleep(seconds)
         self.link.accept_writes()
-
-
-Apply = Callable[[Town], Awaitable[None]]
