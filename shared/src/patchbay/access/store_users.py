@@ -36,8 +36,8 @@ SHARED: Final[Mapping[str, tuple[str, ...]]] = {
     "sources": ("find", "insert", "update", "createCollection"),
 }
 """Collections of all services, and no more than is done there: dead letters are kept and never
-changed, time lets them go; who has written a service's documents, and how far the edges' events have come, are
-written over, never removed."""
+changed, time lets them go; who has written a service's documents, and how far the edges' events
+have come, are written over, never removed."""
 
 _SCRIPT = """\
 // Made by `patchbay broker users`, for mongosh as an administrator. May run again and again.
