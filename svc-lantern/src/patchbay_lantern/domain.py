@@ -188,6 +188,8 @@ class LanternDomain:
         before: Answer | None = document.answered(request.id) if known else None
         if before is not None:
             return before
+        if not _committed(request):
+            await self.kept.reach()  # what cannot be saved is refused, not unknown
         await request.confirm(
             max(0.0, request.received_at + self._in_time_s - asyncio.get_running_loop().time())
         )

@@ -107,6 +107,9 @@ class ApiSession:
                     self._api.crashed(self._peer.address, error)
                     self._peer.close()
                     return
+                if answer is None:  # neither yes nor no, and what follows waits for no answer
+                    self._peer.close()
+                    return
             self._waiting.popleft()
             self._answer(request, answer)
         self._task = None
