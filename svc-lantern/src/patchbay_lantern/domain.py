@@ -97,6 +97,7 @@ class LanternDomain:
         """A save may have landed though it looked failed."""
         self._in_time_s = settings.answer_s * IN_TIME
         bus.on_connect(self._connected)
+        bus.keep_letter = kept.bury
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
         Commands(
             bus,
