@@ -82,8 +82,8 @@ class Command:
     that moves something is confirmed before it is handled.
 
     ``desired``: it changes a desired state, which may take effect late by its nature, so it is
-    handled also if it was queued or has waited. Still it is confirmed by whoever can be asked: after
-    an error the store holds nothing of it.
+    handled also if it was queued or has waited. Still it is confirmed by whoever can be asked:
+    after an error the store holds nothing of it.
 
     One that is ``urgent`` waits for no other command, and a body that makes no sense counts as
     ``type()``: a stop stops, however it is said.
