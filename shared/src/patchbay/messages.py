@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from patchbay.clock import CLOCK, RELEASE
 from patchbay.errors import Rejected
 
 T = TypeVar("T")
@@ -55,6 +56,8 @@ class Ack(Struct, frozen=True):
     epoch: str
     upto: int
     nak: bool = False
+    time: float = 0.0
+    """The domain service's Unix time in seconds when it sent this; 0: not said."""
 
 
 class AckRanges(Struct, frozen=True):
@@ -65,6 +68,8 @@ class AckRanges(Struct, frozen=True):
 
     epoch: str
     ranges: list[tuple[int, int]]
+    time: float = 0.0
+    """As in `Ack`."""
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +121,9 @@ def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
 _event = msgspec.json.Decoder(Event)
 _events = msgspec.json.Decoder(list[Event])
 _encode = msgspec.json.Encoder()
+
+now = CLOCK.now
+"""The time now, in UTC, to the millisecond. No step of the machine's clock moves it."""
 
 
 def encode(value: Any) -> bytes:
@@ -192,12 +200,6 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def now() -> datetime:
-    """The time now, in UTC, to the millisecond: what RFC 3339 texts and BSON keep of it."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
 def rfc3339(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC with milliseconds: ``2026-01-02T03:04:05.678Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -209,6 +211,13 @@ def parse_time(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
     return moment.astimezone(UTC)
+
+
+def capture_time(text: str, now: datetime) -> datetime:
+    """When an event was captured (RFC 3339), as it is stored: never later than ``now``, and not
+    before this program existed (an edge that has no clock yet). Raises ValueError."""
+    at = parse_time(text)
+    return at if RELEASE <= at <= now else now
 
 
 def batch(bodies: Sequence[bytes]) -> bytes:

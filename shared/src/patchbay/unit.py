@@ -23,6 +23,8 @@ from msgspec import Struct
 
 from patchbay.bus import Bus
 from patchbay.bus.meter import Meter
+from patchbay.clock import clock_of
+from patchbay.clock_guard import NOTE, Guard
 from patchbay.errors import SettingsError, Unavailable
 from patchbay.health import (
     PERIOD_S,
@@ -119,6 +121,12 @@ class Unit:
         )
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""
+        self.clock = Guard(
+            self.state_dir / NOTE,
+            config.runtime.clock_wait_s,
+            clock_of(config.runtime.clock_synced_file),
+        )
+        """How far this unit's time can be trusted."""
         self.is_serving = False
         self._heartbeat = heartbeat_file(Path(config.runtime.state_dir).resolve(), instance)
         self._heartbeat_ok = True
@@ -178,6 +186,8 @@ class Unit:
         """Run the role to its end. True if it ended because it was told to, and well."""
         try:
             self.state_dir.mkdir(parents=True, exist_ok=True)
+            self.clock.start()
+            self.spawn(self.clock.watch(), "clock")
             self.spawn(self._every(PERIOD_S, self._beat), "heartbeat")
             self.spawn(self._every(INFO_PERIOD_S, self._tell_info), "info")
             await self._run_role()

@@ -19,6 +19,7 @@ from patchbay.messages import encode, new_id, now
 from patchbay.store import Document
 from patchbay_locker import rules
 from patchbay_locker.messages import (
+    ALL,
     SERVICE,
     Ask,
     Assign,
@@ -31,8 +32,7 @@ from patchbay_locker.messages import (
 from patchbay_locker.rules import Board, Effect, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, public
-
-ALL = "all"
+from patchbay_locker.timekeeper import Timekeeper
 
 Answer = dict[str, Any]
 Decide = Callable[[Board], tuple[Answer, list[Effect]]]
@@ -47,8 +47,16 @@ def draw_code(length: int) -> str:
 class Desk:
     """Serves the locker's commands. ``keep`` saves changed boards and publishes what follows."""
 
-    def __init__(self, bus: Bus, kept: LockerStore, settings: LockerSettings, keep: Keep) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        kept: LockerStore,
+        settings: LockerSettings,
+        keep: Keep,
+        timekeeper: Timekeeper,
+    ) -> None:
         self._kept = kept
+        self._timekeeper = timekeeper
         self._code_length = settings.code_length
         self._keep = keep
         self._in_doubt = ""
@@ -72,16 +80,24 @@ class Desk:
     # What changes a board
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
-        length = self._code_length
+        length, time = self._code_length, self._timekeeper
+        mark = time.guard.mark
         return await self._change(
-            request, lambda board: rules.assign(board, body, now(), new_id, draw_code, length)
+            request,
+            lambda board: rules.assign(
+                board, body, now(), new_id, draw_code, length, time.ends, mark
+            ),
         )
 
     async def _revoke(self, request: Request, body: Revoke) -> Answer:
-        return await self._change(request, lambda board: rules.revoke(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.revoke(board, body, now(), self._timekeeper.ends)
+        )
 
     async def _extend(self, request: Request, body: Extend) -> Answer:
-        return await self._change(request, lambda board: rules.extend(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.extend(board, body, now(), self._timekeeper.ends)
+        )
 
     async def _block(self, request: Request, body: Block) -> Answer:
         return await self._change(request, rules.block)

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
+from patchbay.clock import CLOCK
 from patchbay.errors import Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
@@ -242,7 +243,7 @@ class Inbox:
         for message, _ in batch:
             message.ack()
         for (source, epoch), nak in told.items():
-            ack = self._watermarks.ack(source, epoch, nak=nak)
+            ack = self._watermarks.ack(source, epoch, nak=nak, time=CLOCK.time())
             with contextlib.suppress(Unavailable, ValueError):  # no topic can name some sources
                 self._bus.post(self._bus.topics.ack(source), encode(ack))
 

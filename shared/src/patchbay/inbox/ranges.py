@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from patchbay.bus import Bus, Message
+from patchbay.clock import CLOCK
 from patchbay.errors import Unavailable
 from patchbay.inbox.inbox import Apply, Inbox
 from patchbay.messages import AckRanges, Event, encode, ranges_of
@@ -57,5 +58,5 @@ class RangeInbox(Inbox):
                 done[event.source, event.epoch].add(event.sequence)
         for (source, epoch), numbers in done.items():
             with contextlib.suppress(Unavailable):  # the edge sends them again
-                ack = AckRanges(epoch, ranges_of(numbers))
+                ack = AckRanges(epoch, ranges_of(numbers), CLOCK.time())
                 self._bus.post(self._bus.topics.ack(source), encode(ack))
