@@ -29,10 +29,9 @@ from patchbay_locker.messages import (
     Revoke,
     Unblock,
 )
-from patchbay_locker.rules import Board, Effect, SaveRental
+from patchbay_locker.rules import Board, Effect, Ends, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, public
-from patchbay_locker.timekeeper import Timekeeper
 
 Answer = dict[str, Any]
 Decide = Callable[[Board], tuple[Answer, list[Effect]]]
@@ -53,10 +52,13 @@ class Desk:
         kept: LockerStore,
         settings: LockerSettings,
         keep: Keep,
-        timekeeper: Timekeeper,
+        ends: Ends = rules.expiry,
+        mark: Callable[[], str] = str,
     ) -> None:
+        """``ends``: when a rental ends. ``mark``: for a new one (`Rental.clock`)."""
         self._kept = kept
-        self._timekeeper = timekeeper
+        self._ends = ends
+        self._mark = mark
         self._code_length = settings.code_length
         self._keep = keep
         self._in_doubt = ""
@@ -80,23 +82,20 @@ class Desk:
     # What changes a board
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
-        length, time = self._code_length, self._timekeeper
-        mark = time.guard.mark
+        length, ends, mark = self._code_length, self._ends, self._mark()
         return await self._change(
             request,
-            lambda board: rules.assign(
-                board, body, now(), new_id, draw_code, length, time.ends, mark
-            ),
+            lambda board: rules.assign(board, body, now(), new_id, draw_code, length, ends, mark),
         )
 
     async def _revoke(self, request: Request, body: Revoke) -> Answer:
         return await self._change(
-            request, lambda board: rules.revoke(board, body, now(), self._timekeeper.ends)
+            request, lambda board: rules.revoke(board, body, now(), self._ends)
         )
 
     async def _extend(self, request: Request, body: Extend) -> Answer:
         return await self._change(
-            request, lambda board: rules.extend(board, body, now(), self._timekeeper.ends)
+            request, lambda board: rules.extend(board, body, now(), self._ends)
         )
 
     async def _block(self, request: Request, body: Block) -> Answer:

@@ -97,7 +97,9 @@ class LockerDomain:
         self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._apply)
         self.time = Timekeeper(bus, kept, guard or Guard(), self.keep)
         self.announcer = Announcer(bus, kept, self.time, self._prepare)
-        self.desk = Desk(bus, kept, settings, self.keep, self.time)
+        self.desk = Desk(
+            bus, kept, settings, self.keep, self.time.ends, lambda: self.time.guard.mark
+        )
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}
