@@ -204,10 +204,11 @@ class DomainTime:
         """Our own time is moved by the offset that was noted, which is exact within one boot."""
         try:
             noted = json.loads(note)
-            offset, ahead_s = float(noted["offset"]), float(noted["ahead_s"])
+            boot_id, offset, ahead_s = noted["boot_id"], noted["offset"], noted["ahead_s"]
+            offset, ahead_s = float(offset), float(ahead_s)
         except (ValueError, TypeError, KeyError):
             return
-        if noted["boot_id"] == self._boot_id:
+        if boot_id == self._boot_id:
             self._offset = self._noted = offset
             self.known = True
         else:
