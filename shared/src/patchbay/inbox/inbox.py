@@ -24,6 +24,7 @@ from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     Event,
+    Faulty,
     decode,
     encode,
     event_type,
@@ -190,14 +191,14 @@ class Inbox:
     def _decode(self, message: Message) -> list[Event]:
         """The events of a message; what is none becomes a dead letter."""
         try:
-            events = decode_events(message.payload, message.content_type)
+            events = decode_events(message.payload, message.content_type, message.topic)
             return events if self._device == "+" else [one for one in events if self._ours(one)]
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
                 return [bare]
             self._bus.dead_letter(
-                self._service, f"no event: {error}", message.payload, topic=message.topic
+                self._service, f"invalid event: {error}", message.payload, topic=message.topic
             )
             return []
 
@@ -247,7 +248,17 @@ class Inbox:
             with contextlib.suppress(Unavailable, ValueError):  # no topic can name some sources
                 self._bus.post(self._bus.topics.ack(source), encode(ack))
 
-    async def _persist(self, events: list[Event]) -> None:
+    async def _persist(self, round_: list[Event]) -> None:
+        """Persist what is valid; what is not becomes a dead letter, and counts as handled."""
+        events = [event for event in round_ if not isinstance(event, Faulty)]
+        await self._persist_valid(events)
+        for event in round_:
+            if isinstance(event, Faulty):
+                self._bus.dead_letter(self._service, event.fault, event.original, topic=event.topic)
+
+    async def _persist_valid(self, events: list[Event]) -> None:
+        if not events:
+            return
         try:
             await self._apply(events)
             return

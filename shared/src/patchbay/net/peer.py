@@ -20,6 +20,7 @@ class Peer(asyncio.Protocol):
 
     __slots__ = (
         "_drained",
+        "_early",
         "_ended",
         "_fd",
         "_heard_at",
@@ -29,6 +30,7 @@ class Peer(asyncio.Protocol):
         "_session",
         "_transport",
         "address",
+        "host",
     )
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,8 +43,11 @@ class Peer(asyncio.Protocol):
         self._drained: Callable[[], None] | None = None
         self._ended = False
         self._listens = False
+        self._early = b""
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
+        self.host = ""
+        """The address without the port."""
 
     @property
     def closing(self) -> bool:
@@ -59,6 +64,11 @@ class Peer(asyncio.Protocol):
         self._drained = callback
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=0)
+
+    def identify(self) -> None:
+        """It has sent a valid frame. Call it for each: it keeps its slot before those that have
+        not, and before those that have been silent for longer."""
+        self._server.identify(self)
 
     def write(self, data: bytes) -> bool:
         """Send bytes, in order. True if the kernel has taken all that was ever written.
@@ -98,12 +108,10 @@ class Peer(asyncio.Protocol):
             self._transport.abort()
 
     def only_listens(self) -> None:
-        """This peer will say nothing more and is not closed for it, nor for saying so; a power cut
-        is noticed. One that has left looks like one that has said all: the next write finds it, or
-        the kernel's probes do, after a minute and a half."""
+        """This peer will send nothing more and is not closed for it, nor for half-closing. One that
+        has left looks like one that has half-closed: the next write finds it, or the kernel's
+        probes do, after a minute."""
         self._listens = True
-        if self._transport is not None:
-            notice_power_cuts(self._transport.get_extra_info("socket"))
 
     # What the transport says
 
@@ -115,16 +123,31 @@ class Peer(asyncio.Protocol):
         limits = self._server.limits
         if limits.dead_after_s:
             find_dead(sock, limits.dead_after_s)
+        else:
+            notice_power_cuts(sock)
         if limits.send_buffer_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
         self._heard_at = self._loop.time()
-        self.address = peer_address(transport.get_extra_info("peername"))
+        name = transport.get_extra_info("peername")
+        self.address = peer_address(name)
+        self.host = str(name[0]) if isinstance(name, tuple) and name else ""
         self._session = self._server.admit(self)
+
+    def serve(self, session: Session | None) -> None:
+        """It has waited for a slot, and has one now."""
+        self._session = session
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+        if self._ended and session is not None and not self.closing:
+            self.eof_received()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         session = self._session
         if session is None:
+            if not self.closing:  # it waits, and this was read before it was told to
+                self._early += data
             return
         try:
             session.received(data)
@@ -148,7 +171,10 @@ class Peer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._drained is not None and not self.closing:
-            self._drained()
+            try:
+                self._drained()
+            except Exception as error:  # as above
+                self._server.crashed(self, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         session, self._session, self._transport = self._session, None, None
