@@ -51,7 +51,7 @@ class Timekeeper:
 
     def ends(self, rental: Rental) -> datetime:
         """When this rental ends."""
-        held = self._held_until
+        held = self._held_until if self._settled else self.guard.held_until
         if held is None or self.guard.moves(rental.clock):
             return rental.expires_at
         return max(rental.expires_at, held)
