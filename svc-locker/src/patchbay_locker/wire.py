@@ -44,9 +44,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from patchbay_locker import wire_values as values
+from patchbay_locker.wire_values import MAX_CELL as MAX_CELL
+from patchbay_locker.wire_values import SEND_WRAP
+from patchbay_locker.wire_values import LockerError as LockerError
+from patchbay_locker.wire_values import WireError as WireError
 
 HEADER: Final = "ACon_V1.0"
 
@@ -69,39 +74,13 @@ MAX_SEND_DIGITS: Final = 18
 RESERVED_IDS: Final = frozenset({"all"})
 """In topics, in lower case, these stand for something else than a board."""
 
-SEND_WRAP: Final = 2**32
-"""A SEND that is negative is this much more."""
-
-MAX_CELL: Final = 4_096
-"""The highest cell number taken: 64 times what the matrix can number, and far from overflow."""
-
 _CLOSE = b"\nCLOSE"
 _MAGIC = b"ACon_V"
 _NO_HEADER = "the header is not ACon_V<major>.<minor>"
 _HEADER = re.compile(r"ACon_V[0-9]{1,4}\.[0-9]{1,4}")
 _BOM = b"\xef\xbb\xbf"
 _BETWEEN = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_GROUPS = re.compile(r"[01,]*")
 _CODE = re.compile(r"\(([0-9]{1,9}),([0-9]{1,32}),([0-9]{1,9})\)")
-
-
-class LockerError(Exception):
-    """The root of every error that this distribution raises on purpose."""
-
-
-class WireError(LockerError):
-    """The peer sent what is not ACon. Close the connection: there is no finding back.
-
-    ``reason`` is short and stable. ``original`` is the start of the refused message.
-    ``before`` are the good messages that came before it in the same `feed`: they count.
-    """
-
-    def __init__(self, reason: str, original: bytes = b"") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.original = original
-        self.before: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,19 +290,19 @@ def _request(message: bytes) -> Request:
     return Request(
         header,
         board,
-        _send(send),
+        values.send(send),
         send,
-        _number(take("CONNECTION", "") or "0"),
-        _number(take("WIFI_STATE", "") or "0"),
-        _number(take("GSM_STATE", "") or "0"),
-        _number(take("RESET", "") or "0") == 1,
-        _numbers(take("STATE", "")),
-        _side(take("COLS", None)),
-        _side(take("ROWS", None)),
-        _groups(take("ACT_CON", "")),
-        _cells(take("BOX_ENG", "")),
-        _cells(take("BOX_TO", "")),
-        _cells(take("BOX_ACC", "")),
+        values.number(take("CONNECTION", "") or "0"),
+        values.number(take("WIFI_STATE", "") or "0"),
+        values.number(take("GSM_STATE", "") or "0"),
+        values.number(take("RESET", "") or "0") == 1,
+        values.numbers(take("STATE", "")),
+        values.side(take("COLS", None)),
+        values.side(take("ROWS", None)),
+        values.groups(take("ACT_CON", "")),
+        values.cells(take("BOX_ENG", "")),
+        values.cells(take("BOX_TO", "")),
+        values.cells(take("BOX_ACC", "")),
         _extra(fields) if fields else fields,
         blake2b(message, digest_size=8).digest(),
     )
@@ -344,8 +323,10 @@ def _answer(message: bytes) -> Answer:
         else:
             raise WireError("a code that is not (cell,code,minutes)")
     board, send = _identity(fields.get("ID", ""), fields.get("SEND", ""))
-    reset = _number(fields.get("RESET", "0")) == 1
-    return Answer(header, board, send, reset, 3 in _numbers(fields.get("STATE", "")), tuple(codes))
+    reset = values.number(fields.get("RESET", "0")) == 1
+    return Answer(
+        header, board, send, reset, 3 in values.numbers(fields.get("STATE", "")), tuple(codes)
+    )
 
 
 def _identity(board: str, send: str) -> tuple[str, str]:
@@ -365,53 +346,6 @@ def _identity(board: str, send: str) -> tuple[str, str]:
     if len(send) > MAX_SEND_DIGITS:
         raise WireError("a SEND of more than 18 digits")
     return board, send
-
-
-def _send(text: str) -> int:
-    send = int(text)
-    return send if send >= 0 else send + SEND_WRAP
-
-
-# A board says the same of itself in nearly every report, so what its values mean is remembered:
-# so many values, each at most MAX_LINE long and so 40 KB at worst, 20 MB for one function.
-
-
-@lru_cache(maxsize=512)
-def _number(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise WireError("a number that does not parse")
-    return int(text)
-
-
-@lru_cache(maxsize=64)
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple([_number(item) for item in text.removesuffix(",").split(",")]) if text else ()
-
-
-@lru_cache(maxsize=512)
-def _cells(text: str) -> tuple[int, ...]:
-    listed = [_number(item) for item in text.removesuffix(",").split(",")] if text else []
-    cells = tuple(dict.fromkeys(filter(None, listed)))
-    if cells and max(cells) > MAX_CELL:
-        raise WireError("a cell over 4096")
-    return cells
-
-
-@lru_cache(maxsize=64)
-def _side(text: str | None) -> int:
-    if not text:
-        return 0
-    side = _number(text)
-    if not 1 <= side <= 8:
-        raise WireError("COLS or ROWS not from 1 to 8")
-    return side
-
-
-@lru_cache(maxsize=512)
-def _groups(text: str) -> tuple[str, ...]:
-    if not _GROUPS.fullmatch(text):
-        raise WireError("an ACT_CON of other than 0 and 1")
-    return tuple(text.split(",")) if text else ()
 
 
 def _extra(fields: dict[str, str]) -> dict[str, str]:
