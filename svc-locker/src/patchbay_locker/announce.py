@@ -78,7 +78,7 @@ class Announcer:
             return
         self._greet_again = True
         if self._greeting is None or self._greeting.done():
-            self._greeting = asyncio.create_task(self._greet(), name="greeting of edges")
+            self._greeting = self._bus.tasks.spawn(self._greet(), "greeting of edges")
 
     async def _greet(self) -> None:
         while self._greet_again:
