@@ -21,10 +21,9 @@ from patchbay_locker.simulator import Board
 from tests.house import House, UnitPart, codes_of, lists
 from tests.wrong_clocks import DAY_S, YEARS_S, WallClock
 
-WAIT_S = 3.0
 CODES = {2: "1492", 5: "0007"}
 MINUTES = 600
-AT_ONCE = {"LOCKER__OFFLINE_AFTER_S": 2, "RUNTIME__CLOCK_WAIT_S": WAIT_S}
+AT_ONCE = {"LOCKER__OFFLINE_AFTER_S": 2}
 WHO = ["domain", "edge", "both"]
 
 
@@ -203,7 +202,6 @@ async def test_only_one_machine_boots_in_1970(clocks: Clocks, who: str) -> None:
 async def test_after_a_boot_with_a_wrong_clock_no_rental_ends_until_it_is_synchronized(
     clocks: Clocks,
 ) -> None:
-    clocks.domain.of(clocks.house.domain, RUNTIME__CLOCK_WAIT_S=600)
     house = await clocks.start()
     board = await clocks.rented()
     await house.kill(house.domain)
@@ -226,6 +224,7 @@ async def test_after_a_boot_with_a_wrong_clock_no_rental_ends_until_it_is_synchr
 
 
 async def test_a_wrong_clock_that_nobody_synchronizes_counts_after_a_while(clocks: Clocks) -> None:
+    clocks.domain.of(clocks.house.domain, RUNTIME__CLOCK_WAIT_S=3)
     house = await clocks.start()
     board = await clocks.rented()
     await house.kill(house.domain)

@@ -184,6 +184,7 @@ async def test_an_edge_that_comes_is_told_all_before_we_say_online(office: Offic
     await keep(office.store, *(known_board(id=f"board-{number}") for number in range(250)))
     await office.open()
     status = TOPICS.unit_status("locker-domain-test")
+    await until(lambda: office.ears.on(status))
     before = len(office.ears.messages)
     await office.operator.publish(TOPICS.unit_status("locker-edge-new"), b"online", retain=True)
     await until(lambda: any(m.topic == status for m in office.ears.messages[before:]))
