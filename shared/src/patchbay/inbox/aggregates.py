@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from patchbay.errors import Unavailable
+from patchbay.errors import DocumentRejected, Unavailable
 from patchbay.messages import Event, batch, decode_events, encode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
@@ -154,7 +154,8 @@ class Aggregates(Generic[T]):
         return False
 
     async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
-        """Write what has changed. Raises Unavailable; what was to be written is then in doubt."""
+        """Write what has changed. Raises Unavailable, and DocumentRejected for what cannot be
+        encoded; what was to be written is then in doubt."""
         changed = {one.id: one for one in aggregates if one.changed or one.pruned}
         if not changed:
             return
@@ -173,7 +174,13 @@ class Aggregates(Generic[T]):
         replaced = [
             ({"_id": one["_id"], "v": one["v"] - 1}, one) for one in documents if one["v"] > 1
         ]
-        matched = await self._store.insert_new(self._collection, fresh)
+        try:
+            matched = await self._store.insert_new(self._collection, fresh)
+        except DocumentRejected as error:
+            if error.encoding:
+                raise
+            # Documents are bounded: no event may be dropped for what a server says of them.
+            raise Unavailable(str(error)) from error
         matched += await self._store.replace(self._collection, replaced)
         if matched != len(documents):
             await self._verify(documents)

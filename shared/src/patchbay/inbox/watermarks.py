@@ -82,9 +82,9 @@ class Watermarks:
         known = self._sources.get(source)
         return known.upto if known is not None and known.epoch == epoch else 0
 
-    def ack(self, source: str, epoch: str, *, nak: bool, time: float = 0.0) -> Ack:
+    def ack(self, source: str, epoch: str, *, nak: bool) -> Ack:
         """The acknowledgement to send to a source."""
-        return Ack(epoch=epoch, upto=self.upto(source, epoch), nak=nak, time=time)
+        return Ack(epoch=epoch, upto=self.upto(source, epoch), nak=nak)
 
     async def save(self) -> None:
         """Write the watermarks that have risen. Raises Unavailable."""
