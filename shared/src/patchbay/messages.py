@@ -184,6 +184,10 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     connections: int = 0
     reconnects: int = 0
     dead_letters: int = 0
+    state: str = "ok"
+    """``ok``, ``waiting`` or ``stuck``; see `patchbay.progress`."""
+    cause: str = ""
+    """What it waits for (store, broker, domain, disk), or the work that does not get on."""
     detail: dict[str, Any] = {}
 
 

@@ -98,6 +98,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The clock is synchronized when this file exists, for a container whose kernel cannot tell
     (systemd has ``/run/systemd/timesync/synchronized``). None: as the kernel says (adjtimex)."""
 
+    stuck_after_s: Seconds = 180.0
+    """A unit whose work does not get on for so long is stuck, or waits for something: three times
+    the longest pause between two attempts to send the same."""
+
     metrics_port: Port | None = None
     """Where each process answers Prometheus (``/metrics``). None: nowhere, and nothing is counted.
     `up` gives its units this port and those after it."""

@@ -39,6 +39,7 @@ from patchbay.messages import (
     now,
     rfc3339,
 )
+from patchbay.progress import STORE
 from patchbay.settings import StoreSettings
 from patchbay.store import DEAD_LETTERS, Store
 from patchbay.topics import device_id
@@ -108,6 +109,7 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
         bus.keep_letter = self._keep_letter
         topics = bus.topics
@@ -142,6 +144,9 @@ class Inbox:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    def _cause(self) -> str:
+        return STORE if self._store_is_away else ""
 
     def _pattern(self, pattern: str) -> str:
         """The filter to subscribe to for what ``pattern`` matches."""
@@ -182,6 +187,7 @@ class Inbox:
                 pause = min(pause * 2, self._settings.backoff_max_s)
                 continue
             self._store_is_away = False
+            self._progress.moved()
             pause = self._settings.backoff_initial_s
             done, self._in_hand = self._in_hand, []
             if sum(len(events) for _, events in done) > self._large_round:

@@ -24,6 +24,7 @@ from patchbay.messages import event_type, rfc3339
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import WINDOW, Sender
+from patchbay.progress import DISK
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
@@ -102,7 +103,7 @@ class Outbox:
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
         sender = Sender if in_order else RangeSender
-        self._sender = sender(self._journal, bus, service, self._forget_soon, form)
+        self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
         self._sender.on_time = self._learn_time
         self.on_time: Callable[[], None] | None = None
         """Called once when the domain service has told the time, or does not."""
@@ -125,6 +126,8 @@ class Outbox:
             self._log.error("outbox full: no room on its disk")
         self._loop = asyncio.get_running_loop()
         bus.backlogs.append(self)
+        self._work = bus.progress.watch("outbox", lambda: self.waiting > 0, self._sender.cause)
+        bus.progress.watch("outbox file", lambda: not self._disk_ok, lambda: DISK)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -332,6 +335,10 @@ class Outbox:
             self._sender.renumbered()
         else:
             self._shed_at = self._loop.time() + SHED_RETRY_S
+
+    def _acknowledged_some(self) -> None:
+        self._work.moved()
+        self._forget_soon()
 
     def _forget_soon(self) -> None:
         if self._forgetting is None:

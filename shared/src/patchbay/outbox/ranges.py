@@ -134,6 +134,7 @@ class RangeSender(Sender):
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
+        self._heard_at = self._loop_time()
         try:
             ack = decode(self._ranges, message.payload)
         except msgspec.DecodeError as error:
