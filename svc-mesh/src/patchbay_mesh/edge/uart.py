@@ -18,7 +18,7 @@ from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
 from patchbay.errors import OutcomeUnknown
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import encode, now, rfc3339
+from patchbay.messages import encode
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_mesh.edge.line import CutOff, Line, NotReady
@@ -190,7 +190,7 @@ class UartEdge:
         frames = self._decoder.feed(data)
         if not frames:
             return
-        time = rfc3339(now())
+        time = self._outbox.now()
         self.frames += len(frames)
         for frame in frames:
             try:
