@@ -23,6 +23,8 @@ from msgspec import Struct
 
 from patchbay.bus import Bus
 from patchbay.bus.meter import Meter
+from patchbay.clock import clock_of
+from patchbay.clock_guard import NOTE, Guard
 from patchbay.errors import SettingsError, Unavailable
 from patchbay.health import (
     PERIOD_S,
@@ -129,6 +131,12 @@ class Unit:
         )
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""
+        self.clock = Guard(
+            self.state_dir / NOTE,
+            config.runtime.clock_wait_s,
+            clock_of(config.runtime.clock_synced_file),
+        )
+        """How far this unit's time can be trusted."""
         self.is_serving = False
         self._heartbeat = heartbeat_file(Path(config.runtime.state_dir).resolve(), instance)
         self._heartbeat_ok = True
@@ -189,6 +197,8 @@ class Unit:
         async with self.tasks:
             try:
                 self.state_dir.mkdir(parents=True, exist_ok=True)
+                self.clock.start()
+                self.spawn(self.clock.watch(), "clock")
                 restarts = Restarts(self.state_dir / "restarts")
                 self.spawn(self._every(PERIOD_S, lambda: self._look(restarts)), "progress")
                 self.spawn(self._every(PERIOD_S, self._beat), "heartbeat")

@@ -21,6 +21,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import reason_of
+from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
@@ -274,9 +275,11 @@ class Inbox:
             self._tell(source, ack)
 
     def _tell(self, source: str, ack: Ack | AckRanges) -> None:
-        """Acknowledge to an edge. One that does not hear it sends its events again."""
+        """Acknowledge to an edge, and tell it the time. One that does not hear it sends its events
+        again."""
+        timed = msgspec.structs.replace(ack, time=CLOCK.time())
         try:
-            self._bus.post(self._bus.topics.ack(source), encode(ack))
+            self._bus.post(self._bus.topics.ack(source), encode(timed))
         except Unavailable:
             return
         except Exception as error:  # nothing that a source is called must keep the others waiting

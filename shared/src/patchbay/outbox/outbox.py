@@ -17,9 +17,10 @@ from typing import Any, Self
 import structlog
 
 from patchbay.bus import Bus
+from patchbay.clock import DomainTime
 from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
-from patchbay.messages import event_type
+from patchbay.messages import event_type, rfc3339
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import WINDOW, Sender
@@ -38,6 +39,9 @@ FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
 
 DISK_RETRY_S = 1.0
+
+TIME_NOTE = "clock/domain"
+"""The note that keeps how far the domain service's time is from ours."""
 
 SHED_RETRY_S = 1.0
 """A full outbox in which nothing can be given up is looked through again after so long."""
@@ -100,6 +104,12 @@ class Outbox:
         self._journal = Journal(path, synchronous)
         sender = Sender if in_order else RangeSender
         self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
+        self._sender.on_time = self._learn_time
+        self.on_time: Callable[[], None] | None = None
+        """Called once when the domain service has told the time, or does not."""
+        noted = dict(self._journal.notes(TIME_NOTE))
+        self.domain_time = DomainTime(noted.get(""))
+        """What time it is for the domain service: for capture times and deadlines."""
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
         self._bytes = 0
@@ -136,6 +146,11 @@ class Outbox:
         self._commit()
         self._bus.backlogs.remove(self)
         self._journal.close()
+
+    def now(self) -> str:
+        """The domain service's time now, as far as it is known (RFC 3339): when an event that is
+        taken in now was captured."""
+        return rfc3339(self.domain_time.now())
 
     @property
     def epoch(self) -> str:
@@ -210,6 +225,15 @@ class Outbox:
         """Call ``done`` when this turn's commit is on disk, or has failed."""
         self._done.append(done)
         self._schedule()
+
+    def _learn_time(self, time_s: float) -> None:
+        """An acknowledgement says what time it is; 0: an older domain service, which does not."""
+        noted = self.domain_time.learn(time_s) if time_s else None
+        if noted is not None:
+            self.note(TIME_NOTE, noted)
+        on_time, self.on_time = self.on_time, None
+        if on_time is not None:
+            on_time()
 
     def _schedule(self) -> None:
         if not self._turn_scheduled:

@@ -140,6 +140,7 @@ class RangeSender(Sender):
         except msgspec.DecodeError as error:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
+        self._learn_time(message, ack)
         if ack.epoch != self._journal.epoch:
             return
         before = len(self._gone)

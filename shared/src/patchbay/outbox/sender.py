@@ -21,7 +21,7 @@ import structlog
 from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.forms import JSON_FORM, Form
-from patchbay.messages import Ack, Event, decode
+from patchbay.messages import Ack, AckRanges, Event, decode
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.patience import Patience
 from patchbay.progress import BROKER, DOMAIN
@@ -88,6 +88,8 @@ class Sender:
         self._asked_for = -1
         self.acked = journal.acked
         self.sent = journal.acked
+        self.on_time: Callable[[float], None] = lambda _time: None
+        """Hears of the domain service's time in each acknowledgement."""
         bus.listen(bus.topics.ack(bus.client_id), self._acknowledged)
         bus.on_connect(self._connected)
 
@@ -238,6 +240,7 @@ class Sender:
         except msgspec.DecodeError as error:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
+        self._learn_time(message, ack)
         if ack.epoch != self._journal.epoch:
             return
         upto = ack.upto + self._journal.base
@@ -256,6 +259,10 @@ class Sender:
             elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
                 self._asked_at, self._asked_for = self._loop_time(), self.acked
                 self._restart("asked to")
+
+    def _learn_time(self, message: Message, ack: Ack | AckRanges) -> None:
+        if not message.retain:  # a retained one would be old
+            self.on_time(ack.time)
 
     def renumbered(self) -> None:
         """The file's oldest events were given up and the rest has new numbers: begin with them."""
