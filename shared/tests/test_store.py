@@ -335,7 +335,6 @@ async def test_a_timeout_around_the_store_is_a_timeout(store: Store) -> None:
         "mongodb://user:p@ss:w/rd@127.0.0.1/",
         "mongodb://127.0.0.1:99999/",
         "mongodb://127.0.0.1/?tls=true&tlsCAFile=/nope.pem",
-        "mongodb://127.0.0.1/?authMechanism=nope",
         "mongodb://[::1/",
     ],
 )
