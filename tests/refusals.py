@@ -252,7 +252,7 @@ class Town:
             return missing <= aside
 
         with contextlib.suppress(TimeoutError):
-            await eventually(all_there, PATIENCE_S / 2)
+            await eventually(all_there, PATIENCE_S)
 
     async def complaints(self) -> list[str]:
         """What is wrong: lost, doubled, set aside, or too long a log."""

@@ -118,7 +118,7 @@ class Dispatcher:
             for (job, _), (_, holding) in zip(pairs, first, strict=True)
             if holding.device in reserved
         ]
-        claimed = await self._kept.change([(job, new) for job, new, _ in second])
+        claimed = await self._kept.change([(job, new) for job, new, _ in second], passes_over=True)
         self.line.discard(job.id for job, _ in pairs)
         won = [(new, holding) for _, new, holding in second if new.id in claimed]
         # Two of our own combinators never hold one job: the pairs are of different jobs.
@@ -182,7 +182,7 @@ class Dispatcher:
             if not rules.holds(combinators[job.assignedAt], job)
             and moment - job.updatedAt > ORPHAN_S
         ]
-        waiting = await self._kept.change(orphans)
+        waiting = await self._kept.change(orphans, passes_over=True)
         self._put_back(new for _, new in orphans if new.id in waiting)
 
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
@@ -199,7 +199,7 @@ class Dispatcher:
         if reason is None:
             return False
         new = rules.failed(job, reason, f"{combinator.command}/failed", moment)
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.warning("attempt failed", job=job.id, at=combinator.device, why=reason)
             self._put_back([new])
         await self._free([combinator])
@@ -212,7 +212,7 @@ class Dispatcher:
 
     async def _finish_claim(self, combinator: Combinator, job: Job) -> None:
         new = rules.claim(job, combinator, now())
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.info("claim finished for another", job=job.id, at=combinator.device)
             self._announcer.soon([new])
             self._issue(combinator)
