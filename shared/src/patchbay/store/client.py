@@ -10,7 +10,7 @@ from typing import Any, Self
 import structlog
 from msgspec import to_builtins
 
-from patchbay.errors import DocumentRejected
+from patchbay.errors import DocumentRejected, SettingsError
 from patchbay.lean import without
 from patchbay.messages import DeadLetter, parse_time
 from patchbay.secret_file import read_secret
@@ -22,7 +22,7 @@ with without("cryptography"):
     import bson
     from bson.codec_options import DatetimeConversion
     from pymongo import AsyncMongoClient, WriteConcern
-    from pymongo.errors import OperationFailure
+    from pymongo.errors import OperationFailure, PyMongoError
 
 ObjectId = bson.ObjectId
 
@@ -45,23 +45,9 @@ class Store:
     """One client, one database. Nothing is connected until the first operation."""
 
     def __init__(self, settings: StoreSettings, uri: str) -> None:
-        """Raises SettingsError for a password file that cannot be read."""
-        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-            uri,
-            serverSelectionTimeoutMS=int(SELECTION_TIMEOUT_S * 1000),
-            connectTimeoutMS=int(settings.timeout_s * 1000),  # the resolver's, too
-            timeoutMS=int(settings.timeout_s * 1000),
-            maxPoolSize=8,
-            # A server that was marked as away by an error is looked at again within half a second;
-            # the streaming mode would wait for its next heartbeat, for ten.
-            serverMonitoringMode="poll",
-            tz_aware=True,
-            # What one document contains must not make the others unreadable.
-            unicode_decode_error_handler="replace",
-            datetime_conversion=DatetimeConversion.DATETIME_AUTO.name,
-            appname="patchbay",
-            **_credentials(settings),
-        )
+        """Raises SettingsError for an invalid URI, or a password file that cannot be read."""
+        self._client = _client(settings, uri)
+
         concern = WriteConcern(w=1, j=True)
         self._database = self._client.get_database(settings.database, write_concern=concern)
         self._writer = Writer(self.collection, settings)
@@ -220,6 +206,28 @@ class Store:
         """How many documents match. Raises Unavailable, QueryRejected."""
         async with reaching(query=True):
             return await self._database[collection].count_documents(query)
+
+
+def _client(settings: StoreSettings, uri: str) -> AsyncMongoClient[Document]:
+    try:
+        return AsyncMongoClient(
+            uri,
+            serverSelectionTimeoutMS=int(SELECTION_TIMEOUT_S * 1000),
+            connectTimeoutMS=int(settings.timeout_s * 1000),  # the resolver's, too
+            timeoutMS=int(settings.timeout_s * 1000),
+            maxPoolSize=8,
+            # A server that was marked as away by an error is looked at again within half a second;
+            # the streaming mode would wait for its next heartbeat, for ten.
+            serverMonitoringMode="poll",
+            tz_aware=True,
+            # What one document contains must not make the others unreadable.
+            unicode_decode_error_handler="replace",
+            datetime_conversion=DatetimeConversion.DATETIME_AUTO.name,
+            appname="patchbay",
+            **_credentials(settings),
+        )
+    except (PyMongoError, ValueError, TypeError, OSError) as error:
+        raise SettingsError(f"[store] uri: {error}") from error
 
 
 def _credentials(settings: StoreSettings) -> dict[str, Any]:
