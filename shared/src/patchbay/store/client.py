@@ -12,10 +12,10 @@ from msgspec import to_builtins
 
 from patchbay.errors import DocumentRejected, SettingsError
 from patchbay.lean import without
-from patchbay.messages import DeadLetter, parse_time
+from patchbay.messages import MAX_ID, DeadLetter, now, parse_time, rfc3339
 from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
-from patchbay.store.faults import describe, reaching
+from patchbay.store.faults import ENCODING_ERRORS, describe, reaching
 from patchbay.store.writer import Collection, Document, Writer
 
 with without("cryptography"):
@@ -136,6 +136,30 @@ class Store:
             else:
                 return
         structlog.get_logger("store").error("dead letter dropped", id=letter.id, why=why)
+
+    async def set_aside(self, collection: str, error: DocumentRejected) -> None:
+        """Store a dead letter for each document that a write to ``collection`` was rejected for.
+
+        For records that follow from documents elsewhere: one that the store never takes must not
+        hold up the others. Raises Unavailable.
+        """
+        for id, (document, why) in error.documents.items():
+            structlog.get_logger("store").error(
+                "record set aside", collection=collection, id=str(id), why=why
+            )
+            try:
+                original, kind = bson.encode(document), "application/bson"
+            except ENCODING_ERRORS:
+                original, kind = repr(document).encode(errors="replace"), "text/plain"
+            letter = DeadLetter(
+                id=f"{collection}:{id}"[:MAX_ID],
+                reason=f"{collection}: {why}",
+                time=rfc3339(now()),
+                source="store",
+                size=len(original),
+                hex="",
+            )
+            await self.bury(DEAD_LETTERS, letter, original, kind)
 
     async def insert_new(self, collection: str, documents: Sequence[Document]) -> int:
         """Insert documents whose ``_id`` names them; those that are there already stay as they are.
