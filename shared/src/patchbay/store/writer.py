@@ -51,6 +51,9 @@ Operation: TypeAlias = InsertOne[Document] | ReplaceOne[Document]
 PROBE_ID: Final = "patchbay-probe"
 """The document that a probe writes and deletes again."""
 
+UNPROBED: Final = frozenset({"sources", "formats"})
+"""Collections of all services, where none may delete: a document there is never suspected."""
+
 SUSPECTS: Final = 1000
 """Documents that are remembered as refused for an unknown reason; the oldest makes room."""
 
@@ -210,6 +213,8 @@ class Writer:
 
     async def _takes_a_probe(self, collection: str) -> bool:
         """Does another write to this collection succeed?"""
+        if collection in UNPROBED:
+            return False
         there = self._collection(collection)
         probe = {"_id": PROBE_ID, "at": now(), "token": new_id()}
         try:
