@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, clock_of
+from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, Moved, clock_of
 from patchbay.clock_guard import SETTLED_S, Guard
 from patchbay.errors import Unavailable
 from patchbay.messages import capture_time, now, rfc3339
@@ -293,6 +293,20 @@ def test_a_blind_clock_goes_on_from_the_newest_time_in_the_store(file: Path) -> 
     assert guard.clock.now() == newest
     guard.not_before(datetime(2080, 1, 1, tzinfo=UTC))
     assert guard.clock.now() == newest
+
+
+async def test_how_long_ago_something_was_does_not_change_when_the_clock_is_set() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    before = clock.now() - timedelta(seconds=1)
+    moved = Moved(clock)
+    noted = clock.now()
+    hands.passes(60)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert clock.now() - moved(noted) == timedelta(seconds=60)
+    assert moved(clock.now()) == clock.now()
+    assert moved(before) == before
 
 
 # What an edge knows of the domain's time

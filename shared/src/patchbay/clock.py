@@ -154,6 +154,26 @@ def clock_of(synced_file: str | None) -> Clock:
     return CLOCK
 
 
+class Moved:
+    """Moments that were noted by this process's clock before that was set to the wall clock.
+
+    What was stored with them stays as it is; how long ago it was is counted from where they are
+    now. Call it with a moment.
+    """
+
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
+        self._since = self._until = clock.now()
+        self._step = timedelta()
+        clock.before_step(self._set)
+
+    def __call__(self, moment: datetime) -> datetime:
+        return moment + self._step if self._since <= moment < self._until else moment
+
+    async def _set(self, step: timedelta) -> None:
+        self._until, self._step = self._clock.now(), step
+
+
 class DomainTime:
     """The domain service's time, as an edge knows it.
 
