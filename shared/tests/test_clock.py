@@ -321,6 +321,15 @@ def test_an_edge_reads_its_own_clock_until_it_is_told() -> None:
     assert (time.known, time.time()) == (True, TODAY + 7260)
 
 
+async def test_an_edge_that_was_never_told_follows_its_own_clock_when_ntp_sets_it() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    time = DomainTime(None, clock)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert time.time() == TODAY
+
+
 def test_of_messages_that_nearly_agree_the_quickest_is_right() -> None:
     hands = Hands()
     time = DomainTime(None, Clock(hands))

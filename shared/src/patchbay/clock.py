@@ -186,7 +186,10 @@ class DomainTime:
         self._clock = clock
         self._boot = clock.source.boot
         self._boot_id = clock.source.boot_id()
-        self._offset = clock.offset
+        self._offset = 0.0
+        """Unix time when this machine booted, by the domain's clock; counts once it is known."""
+        self._ahead_s = 0.0
+        """How far the domain's clock was ahead of ours when we last knew."""
         self._noted: float | None = None
         self._learned_at = self._boot()
         self.known = False
@@ -196,6 +199,8 @@ class DomainTime:
 
     def time(self) -> float:
         """Unix time in seconds."""
+        if not self.known:
+            return self._clock.time() + self._ahead_s
         return self._boot() + self._offset
 
     def now(self) -> datetime:
@@ -232,4 +237,4 @@ class DomainTime:
             self._offset = self._noted = offset
             self.known = True
         else:
-            self._offset += ahead_s
+            self._ahead_s = ahead_s
