@@ -4,6 +4,7 @@ PatchbayError
 ├── Unavailable       broker, store or device is away for now: trying again later is right
 ├── TooLarge          a message over the broker's maximum packet size: trying again is wrong
 ├── Rejected          we were asked for nonsense; carries the stable code that goes out
+├── Unreadable        a document in the store has a wrong form: somebody must repair it
 └── SettingsError     a wrong or unknown setting, named
 """
 
@@ -33,6 +34,10 @@ class Rejected(PatchbayError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class Unreadable(PatchbayError):
+    """A document in the store cannot be read; the text says where, and what is accepted."""
 
 
 class SettingsError(PatchbayError):
