@@ -259,12 +259,12 @@ class AllocatorDomain:
                 if loop.time() - orphans_at > ORPHANS_S:
                     await self.dispatcher.adopt_orphans()
                     orphans_at = loop.time()
-                await self.announcer.catch_up()
                 mode = await self.kept.mode()
                 if mode == "auto":
                     await self.dispatcher.assign_waiting()
                 hands = self.dispatcher.hands
                 await self.board.refresh(mode, hands.values(), set(self.presence.online()))
+                await self.announcer.catch_up()
                 if count := await self.dispatcher.take_over():
                     self._log.info("jobs taken over", count=count)
                     self.board.want()
