@@ -40,7 +40,7 @@ class Domain:
             raise ValueError("poison")
         self.applied += events
 
-    def fail(self, event: Event, why: str) -> None:
+    async def fail(self, event: Event, why: str) -> None:
         self.failed.append((event.id, why))
 
 

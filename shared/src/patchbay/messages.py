@@ -64,7 +64,8 @@ class Event(
 
     ``source`` is the instance id of the unit that made it, ``type`` ``patchbay.<service>.<name>``,
     ``subject`` the device's original id, ``time`` the capture at the edge (RFC 3339, UTC).
-    ``sequence`` rises by one for each durable event of (``source``, ``epoch``).
+    ``sequence`` rises by one for each durable event of (``source``, ``epoch``). ``confirm``, in a
+    command: whoever sent it answers a `Question`.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Event(
     time: str
     sequence: int = 0
     epoch: str = ""
+    confirm: bool = False
     data: Raw = Raw(b"null")
 
 
@@ -133,6 +135,34 @@ class Failure(Struct, frozen=True):
 
     code: str
     message: str
+
+
+class Question(Struct, frozen=True):
+    """On a reply topic: may the request with this correlation data be carried out now?
+
+    The response topic says where a `Confirm` goes.
+    """
+
+    nonce: Annotated[str, Meta(max_length=MAX_LEVEL)]
+
+
+class Confirm(Struct, frozen=True):
+    """On ``confirm/<instance>``: the answer to the `Question` with this nonce."""
+
+    nonce: str
+    confirmed: bool
+
+
+class Cancel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``cmd/cancel`` -> ``{"outcome", "seen"}``: a request must not act any more.
+
+    ``id`` and ``source`` as in its envelope; without a source, of any. ``outcome`` is
+    ``cancelled``: it will not act, or ``too_late``: it has acted, or may do so. ``seen``: it was
+    received, and is remembered. Else it is refused when it comes.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_LEVEL)]
+    source: Annotated[str, Meta(max_length=MAX_LEVEL)] = ""
 
 
 class UnitInfo(Struct, frozen=True, kw_only=True):

@@ -162,6 +162,10 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backoff_max_s: Seconds = 15.0
     """The longest pause: a broker that was away for a night is found again this soon."""
 
+    confirm_s: Seconds = 2.0
+    """How long a service waits until whoever sent a request that actuates has confirmed it. No
+    answer is a no. Shorter than requesters wait for theirs, so that they read why."""
+
     dead_letter_queue: Count = 1000
     """Dead letters kept in memory while the broker is away, some 3 KB each; the newest stay."""
 
@@ -209,6 +213,13 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     backoff_max_s: Seconds = 15.0
     """The longest pause between two tries."""
+
+    suspect_failures: Count = 5
+    """A document that the store refuses for an unknown reason is set aside after so many failures,
+    if another write to the same collection succeeds each time."""
+
+    suspect_s: Seconds = 600.0
+    """And not before it has failed for so long: a store that is repaired or makes room takes it."""
 
     def __post_init__(self) -> None:
         if (self.username is None) != (self.password_file is None):

@@ -9,6 +9,7 @@
     patchbay/status/<instance>/info            version, since, backlog, connections. Retained
     patchbay/ack/<instance>                    how far a domain has persisted that edge's events
     patchbay/reply/<client>                    answers to the requests of one client
+    patchbay/confirm/<instance>                requesters confirm or cancel what they requested
     patchbay/fence/<instance>                  a unit's nonce to itself after each connect
     patchbay/dead/<service>                    what could not be handled, and why
 
@@ -94,6 +95,9 @@ class Topics:
 
     def reply(self, client: str) -> str:
         return f"{self.root}/reply/{client}"
+
+    def confirm(self, instance: str) -> str:
+        return f"{self.root}/confirm/{instance}"
 
     def fence(self, instance: str) -> str:
         return f"{self.root}/fence/{instance}"

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from msgspec import to_builtins
-
 from patchbay.inbox import Aggregate, Aggregates
-from patchbay.messages import DeadLetter, parse_time, rfc3339
+from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
 from patchbay_bartender.bar import Bar
 from patchbay_bartender.messages import Number
@@ -134,11 +132,8 @@ class BartenderStore:
         ]
 
     async def bury(self, letter: DeadLetter) -> None:
-        """Keep a dead letter. Raises Unavailable."""
-        document: Document = to_builtins(letter)
-        document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
-        await self._store.insert_new(DEAD, [document])
+        """Store a dead letter. Raises Unavailable."""
+        await self._store.bury(DEAD, letter)
 
 
 def _record(bar: str, effect: Record) -> Document:

@@ -81,6 +81,7 @@ class LanternDomain:
         self._doubts: dict[str, Doubt] = {}
         self._in_time_s = settings.answer_s * IN_TIME
         bus.on_connect(self._connected)
+        bus.keep_letter = kept.bury
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
         Commands(
             bus,

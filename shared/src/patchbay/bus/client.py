@@ -24,7 +24,7 @@ import structlog
 from patchbay.bus.answers import Answers
 from patchbay.bus.connection import Connection, OnAck
 from patchbay.bus.dialer import Dialer
-from patchbay.bus.letters import DeadLetters
+from patchbay.bus.letters import DeadLetters, KeepLetter, reason_of, write_letter
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Backlog, Meter
 from patchbay.bus.presence import Presence
@@ -33,9 +33,10 @@ from patchbay.bus.requests import Requests
 from patchbay.bus.router import Router
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
-from patchbay.messages import new_id
+from patchbay.messages import DeadLetter, new_id
 from patchbay.settings import BrokerSettings
-from patchbay.topics import Topics
+from patchbay.tasks import Tasks
+from patchbay.topics import Topics, matches
 
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
@@ -61,7 +62,10 @@ class Bus:
         announce: bool = True,
         port: int | None = None,
         meter: Meter | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
+        """``tasks``: those of the unit that it belongs to; None: it has its own."""
+        self.tasks = tasks or Tasks(f"bus {client_id}", self._task_failed)
         self.settings = settings
         self.client_id = client_id
         self.topics = topics
@@ -71,12 +75,15 @@ class Bus:
         self.failed: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._router = Router(self._poison, meter)
+        self._router = Router(self._set_aside_soon, meter)
         self._hooks: list[Hook] = []
         self._kept: dict[str, bytes] = {}
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
         self._meter = meter
+        self.keep_letter: KeepLetter | None = None
+        """Stores dead letters, in a unit that has a store."""
+        self._asides = self._queued("", self._fail_again)
         self._letters = DeadLetters(client_id, settings.dead_letter_queue)
         self._requests: Requests | None = None
         self._connected = asyncio.Event()
@@ -114,9 +121,7 @@ class Bus:
             self.log,
             lambda: self._presence.twin,
         )
-        self._task = asyncio.create_task(
-            self._dial(self._dialer, self.failed), name=f"bus {self.client_id}"
-        )
+        self._task = self.tasks.spawn(self._dial(self._dialer, self.failed), "connection")
 
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
@@ -130,7 +135,7 @@ class Bus:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._task = None
-        for subscription in self._router.subscriptions:
+        for subscription in (*self._router.subscriptions, self._asides):
             await subscription.stop()
 
     @property
@@ -194,28 +199,63 @@ class Bus:
 
     def _queued(self, pattern: str, handler: Handler, *, asked: bool = True) -> Subscription:
         return Subscription.queued(
-            pattern, handler, self._poison, self._comes_again, self.settings, asked=asked
+            pattern,
+            handler,
+            self._set_aside,
+            self.comes_again,
+            self.settings,
+            self.tasks.spawn,
+            asked=asked,
         )
 
-    def _comes_again(self, message: Message) -> bool:
+    def comes_again(self, message: Message) -> bool:
         """Its connection has ended and the broker keeps our session: it will send it again."""
         return self.durable and message.connection is not self._connection
 
     def _add(self, subscription: Subscription) -> Subscription:
         self._router.add(subscription)
         if self.connected and self._connection is not None:
-            subscription.adding = asyncio.create_task(
-                self._connection.subscribe([subscription.pattern])
-            )
+            adding = subscription.adding = asyncio.get_running_loop().create_future()
+            self.tasks.spawn(self._subscribe(self._connection, subscription, adding), "subscribe")
         return subscription
 
-    def _poison(self, message: Message, error: Exception) -> None:
-        """A handler cannot handle this message: set it aside with the reason."""
+    async def _subscribe(
+        self, connection: Connection, subscription: Subscription, added: asyncio.Future[None]
+    ) -> None:
+        try:
+            await connection.subscribe([subscription.pattern])
+        except Unavailable as error:  # the next connect subscribes again, or is refused as well
+            if not added.done():
+                added.set_exception(error)
+                added.exception()  # somebody may wait for it, or nobody
+        else:
+            if not added.done():
+                added.set_result(None)
+
+    async def _set_aside(self, message: Message, error: Exception) -> None:
+        """A handler cannot handle this message. Raises Unavailable until its letter is stored."""
         self.log.error("message set aside", topic=message.topic, error=repr(error), exc_info=error)
+        if matches(self.topics.dead("#"), message.topic):
+            return  # a dead letter about a dead letter would have one, too
         address = self.topics.address(message.topic)
         service = address.service if address else self.client_id.partition("-")[0]
-        reason = f"{type(error).__name__}: {error}"
-        self.dead_letter(service, reason, message.payload, topic=message.topic)
+        await self.set_aside(
+            service,
+            reason_of(error),
+            message.payload,
+            topic=message.topic,
+            content_type=message.content_type,
+            id=message.digest,
+        )
+
+    def _set_aside_soon(self, message: Message, error: Exception) -> None:
+        """As `_set_aside`, of a message that a callback cannot take; and acknowledge it then."""
+        message.failure = error
+        self._asides.deliver(message)
+
+    async def _fail_again(self, message: Message) -> None:
+        if message.failure is not None:
+            raise message.failure
 
     # Sending
 
@@ -227,6 +267,8 @@ class Bus:
         qos: int = 1,
         retain: bool = False,
         content_type: str = "",
+        response_topic: str = "",
+        correlation: bytes = b"",
         process: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
@@ -238,7 +280,12 @@ class Bus:
             payload,
             qos=qos,
             retain=retain,
-            properties=properties(content_type=content_type, process=process),
+            properties=properties(
+                content_type=content_type,
+                response_topic=response_topic,
+                correlation=correlation,
+                process=process,
+            ),
             on_ack=on_ack,
         )
 
@@ -305,18 +352,51 @@ class Bus:
                 self.post(topic, payload, retain=True)
 
     async def request(
-        self, topic: str, payload: bytes, *, timeout_s: float = 5.0, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 5.0,
+        expiry_s: int | None = None,
+        actuates: bool = False,
+        id: str = "",
     ) -> bytes:
         """Send a request and return the answer's payload. See `Requests.request`."""
         if self._requests is None:
             self._requests = Requests(self)
-        return await self._requests.request(topic, payload, timeout_s, expiry_s)
+        return await self._requests.request(
+            topic, payload, timeout_s, expiry_s, actuates=actuates, id=id
+        )
 
     def dead_letter(
         self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
     ) -> None:
-        """Say what could not be handled, and why. Never raises; see `DeadLetters`."""
-        self._letters.add(self.topics.dead(service), reason, original, topic=topic, peer=peer)
+        """Publish what could not be handled, and why. Never raises; see `DeadLetters`."""
+        letter = write_letter(self.client_id, reason, original, topic=topic, peer=peer)
+        self._publish_letter(service, letter)
+
+    async def set_aside(
+        self,
+        service: str,
+        reason: str,
+        original: bytes,
+        *,
+        topic: str = "",
+        content_type: str = "",
+        id: str = "",
+    ) -> None:
+        """As `dead_letter`, of what can be acknowledged once this returns: a unit with a store
+        stores the letter first, with the whole original. Raises Unavailable.
+
+        ``id``: of the letter. With the same one it is stored once, however often it is set aside.
+        """
+        letter = write_letter(self.client_id, reason, original, topic=topic, id=id)
+        if self.keep_letter is not None:
+            await self.keep_letter(letter, original, content_type)
+        self._publish_letter(service, letter)
+
+    def _publish_letter(self, service: str, letter: DeadLetter) -> None:
+        self._letters.add(self.topics.dead(service), letter)
         if self.connected:
             self._letters.send(self.post)
 
@@ -326,6 +406,11 @@ class Bus:
         return self._letters.written
 
     # The connection's life
+
+    def _task_failed(self, error: Exception, name: str) -> None:
+        self.log.error("task failed", task=name, exc_info=error)
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_result(f"{name} failed: {error!r}")
 
     async def _dial(self, dialer: Dialer, failed: asyncio.Future[str]) -> None:
         await dialer.dial()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Self
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self
 
 from patchbay.bus.message import Message
 from patchbay.errors import Unavailable
@@ -24,7 +24,7 @@ class Subscription:
         self.pattern = pattern
         self.deliver = deliver
         self.asked = asked
-        self.adding: asyncio.Task[None] | None = None
+        self.adding: asyncio.Future[None] | None = None
         """The SUBSCRIBE under way, when this was added while connected."""
         self._worker: asyncio.Task[None] | None = None
 
@@ -38,14 +38,17 @@ class Subscription:
         cls,
         pattern: str,
         handler: Callable[[Message], Awaitable[None]],
-        poison: Callable[[Message, Exception], None],
+        set_aside: Callable[[Message, Exception], Awaitable[None]],
         comes_again: Callable[[Message], bool],
         settings: BrokerSettings,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         *,
         asked: bool = True,
     ) -> Self:
         """The handler gets one message at a time; each is acknowledged after it returns.
 
+        While it raises Unavailable it is called again. After any other exception the message is
+        set aside, and acknowledged when ``set_aside`` returns, which raises Unavailable until then.
         What waits is bounded by the Receive Maximum that we gave the broker.
         """
         queue: asyncio.Queue[Message] = asyncio.Queue()
@@ -54,22 +57,27 @@ class Subscription:
         async def work() -> None:
             while True:
                 message = await queue.get()
+                failure: Exception | None = None
                 pause = settings.backoff_initial_s
                 while not comes_again(message):
                     try:
-                        await handler(message)
+                        if failure is None:
+                            await handler(message)
+                        else:
+                            await set_aside(message, failure)
                         break
                     except Unavailable:
                         await asyncio.sleep(pause)
                         pause = min(pause * 2, settings.backoff_max_s)
                     except Exception as error:  # the outermost loop of this task
-                        poison(message, error)
-                        break
+                        if failure is not None:
+                            break  # it cannot even be set aside: the next one must not wait for it
+                        failure = error
                 message.ack()
 
         def deliver(message: Message) -> None:
             if subscription._worker is None:
-                subscription._worker = asyncio.create_task(work(), name=f"handler of {pattern}")
+                subscription._worker = spawn(work(), f"handler of {pattern}")
             queue.put_nowait(message)
 
         subscription.deliver = deliver

@@ -10,8 +10,8 @@ the events that follow from the change and that the broker has not confirmed: a 
 as text (measured: a list of documents costs the embedded store several times as much). ``done``
 are the last commands and their answers, so that a command delivered twice acts once.
 
-A document that cannot be read is set aside: it stays as it is and is reported once, its commands are
-refused, and events for it wait in the collection ``parked``. It is looked at again every few
+A document that cannot be read is set aside: it stays as it is and is reported once, its commands
+are refused, and events for it wait in the collection ``parked``. It is looked at again every few
 seconds; once somebody has repaired or removed it, all that waited follows.
 """
 
@@ -26,7 +26,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from patchbay.errors import Rejected, Unavailable, Unreadable
+from patchbay.errors import DocumentRejected, Rejected, Unavailable, Unreadable
 from patchbay.messages import MAX_INT, Event, batch, decode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
@@ -227,7 +227,8 @@ class Aggregates(Generic[T]):
         return known
 
     async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
-        """Write what has changed. Raises Unavailable; what was to be written is then in doubt."""
+        """Write what has changed. Raises Unavailable, and DocumentRejected for what cannot be
+        encoded; what was to be written is then in doubt."""
         changed = {one.id: one for one in aggregates if one.changed or one.pruned}
         if not changed:
             return
@@ -246,7 +247,13 @@ class Aggregates(Generic[T]):
         replaced = [
             ({"_id": one["_id"], "v": one["v"] - 1}, one) for one in documents if one["v"] > 1
         ]
-        matched = await self._store.insert_new(self._collection, fresh)
+        try:
+            matched = await self._store.insert_new(self._collection, fresh)
+        except DocumentRejected as error:
+            if error.encoding:
+                raise
+            # Documents are bounded: no event may be dropped for what a server says of them.
+            raise Unavailable(str(error)) from error
         matched += await self._store.replace(self._collection, replaced)
         if matched != len(documents):
             await self._verify(documents)

@@ -1,6 +1,7 @@
 """Events for documents that are set aside: the collection ``parked``.
 
-    {_id: "<collection>:<document>:<event>", collection, document, n, event: {id, source, ..., data}}
+    {_id: "<collection>:<document>:<event>", collection, document, n,
+     event: {id, source, type, subject, time, sequence, epoch, data}}
 
 They are acknowledged like others, since their source must go on, and wait here until the document
 can be read, or is gone. Then they are applied in the order in which they came (``n``), before any
@@ -31,7 +32,7 @@ REPLAYED: Final = 500
 _FIELDS: Final = ("id", "source", "type", "subject", "time", "sequence", "epoch")
 
 Apply = Callable[[list[Event]], Awaitable[None]]
-Failed = Callable[[Event, str], None]
+Failed = Callable[[Event, str], Awaitable[None]]
 """Hears of an event that cannot be parked or applied, and why."""
 
 
@@ -53,7 +54,9 @@ class Parked:
         fitting: list[Document] = []
         for position, (document, event) in enumerate(events):
             if waiting.get(document, 0) >= MAX_PARKED:
-                failed(event, f"{MAX_PARKED} events wait for the unreadable document {document}")
+                await failed(
+                    event, f"{MAX_PARKED} events wait for the unreadable document {document}"
+                )
                 continue
             waiting[document] = waiting.get(document, 0) + 1
             fitting.append(self._parked(document, event, first + position))
@@ -86,7 +89,7 @@ class Parked:
                 except Unavailable:
                     raise
                 except Exception as error:
-                    failed(event, f"{type(error).__name__}: {error}")
+                    await failed(event, f"{type(error).__name__}: {error}")
 
     async def _load(self) -> dict[str, int]:
         if self._waiting is None:

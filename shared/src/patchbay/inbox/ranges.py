@@ -8,14 +8,12 @@ acknowledges exactly that. An event may come twice, also to two replicas at the 
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Unavailable
 from patchbay.inbox.inbox import Apply, Inbox
-from patchbay.messages import AckRanges, Event, encode, ranges_of
+from patchbay.messages import AckRanges, Event, ranges_of
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import shared
@@ -56,6 +54,4 @@ class RangeInbox(Inbox):
             if event.sequence:
                 done[event.source, event.epoch].add(event.sequence)
         for (source, epoch), numbers in done.items():
-            with contextlib.suppress(Unavailable):  # the edge sends them again
-                ack = AckRanges(epoch, ranges_of(numbers))
-                self._bus.post(self._bus.topics.ack(source), encode(ack))
+            self._tell(source, AckRanges(epoch, ranges_of(numbers)))

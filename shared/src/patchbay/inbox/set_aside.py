@@ -7,15 +7,12 @@ It is looked at again by whoever reads its collection, so a repair needs no rest
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from typing import Any, Final
 
 import structlog
 
 from patchbay.bus import Bus
-from patchbay.errors import Unavailable
-from patchbay.messages import DeadLetter, encode, now, rfc3339
 from patchbay.store import Store
 
 DEAD: Final = "dead"
@@ -51,17 +48,7 @@ class SetAside:
         if key in self._reported or len(self._reported) >= MAX_REPORTS:
             return
         if not await self._store.count(DEAD, {"_id": key}):
-            letter = DeadLetter(
-                id=key,
-                reason=reason,
-                time=rfc3339(now()),
-                source=self._bus.client_id,
-                size=0,
-                hex="",
-            )
-            await self._store.bury(DEAD, letter)
-            with contextlib.suppress(Unavailable):  # it is stored
-                self._bus.post(self._bus.topics.dead(self._service), encode(letter))
+            await self._bus.set_aside(self._service, reason, b"", id=key)
             self._log.error("unreadable document", collection=collection, id=shown, error=fault)
         self._reported.add(key)
         if len(self._reported) == MAX_REPORTS:
