@@ -139,6 +139,8 @@ class Aggregates(Generic[T]):
         """Documents that are set aside, by id, and what is wrong with each."""
         self.report: Report | None = None
         """Hears of each document that cannot be read, whenever it is read."""
+        self.repaired: Callable[[Aggregate[T]], None] | None = None
+        """Hears of each document that can be read again, once it is loaded."""
         self.lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Aggregate[T]]:
@@ -208,7 +210,11 @@ class Aggregates(Generic[T]):
         found = await self._store.find(self._collection, {"_id": {"$in": ids}})
         self._recheck_at = loop.time() + RECHECK_S
         self.faults.clear()
-        self._known.update(await self._read(found))
+        repaired = await self._read(found)
+        self._known.update(repaired)
+        if self.repaired is not None:
+            for one in repaired.values():
+                self.repaired(one)
         return len(self.faults) < len(ids)
 
     async def _read(self, found: Iterable[Document]) -> dict[str, Aggregate[T]]:

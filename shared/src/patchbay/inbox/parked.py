@@ -10,15 +10,23 @@ newer one of that document: an aggregate takes an event of a source below its la
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from msgspec import Raw
+import structlog
+from msgspec import Raw, Struct
 
+from patchbay.bus import Bus
 from patchbay.errors import Unavailable
+from patchbay.forms import in_json
+from patchbay.inbox.aggregates import RECHECK_S, Aggregates
+from patchbay.inbox.set_aside import SetAside
 from patchbay.messages import Event
 from patchbay.store import Document, Store
+
+T = TypeVar("T", bound=Struct)
 
 PARKED: Final = "parked"
 
@@ -113,3 +121,77 @@ class Parked:
 def _event(parked: Document) -> Event:
     fields: dict[str, Any] = dict(parked["event"])
     return Event(**{**fields, "data": Raw(bytes(fields["data"]))})
+
+
+class Keeper(Generic[T]):
+    """Stands between an inbox and a domain: `apply` passes on events whose documents can be read.
+
+    Events for a document that is set aside are parked. They follow, before newer ones, once it has
+    been repaired or removed, which is looked for every `RECHECK_S` seconds.
+
+    ``prepare``: the domain's, which loads the aggregates; their lock is held meanwhile.
+    ``document_of``: the id of the document that an event changes, or "" if it is not only one.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        service: str,
+        aggregates: Aggregates[T],
+        collection: str,
+        prepare: Callable[[], Awaitable[object]],
+        apply: Apply,
+        document_of: Callable[[Event], str],
+    ) -> None:
+        self._bus = bus
+        self._service = service
+        self._aggregates = aggregates
+        self._prepare = prepare
+        self._inner = apply
+        self._document_of = document_of
+        self._parked = Parked(store, collection)
+        self._log = structlog.get_logger("inbox").bind(service=service)
+        aggregates.report = SetAside(bus, store, service).report
+
+    async def apply(self, events: list[Event]) -> None:
+        """Persist events: apply them, or park them. Raises as the domain's."""
+        await self._look()
+        faults = self._aggregates.faults
+        if not faults:
+            await self._inner(events)
+            return
+        parked: list[tuple[str, Event]] = []
+        applied: list[Event] = []
+        for event in events:
+            document = self._document(event)
+            if document in faults:
+                parked.append((document, event))
+            else:
+                applied.append(event)
+        await self._parked.keep(parked, self._failed)
+        await self._inner(applied)
+
+    async def watch(self) -> None:
+        """Look for documents that have been repaired, without end: there may be no event for them."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                await self._look()
+            except Unavailable as error:
+                self._log.debug("unreadable documents not looked at", why=str(error))
+
+    async def _look(self) -> None:
+        async with self._aggregates.lock:
+            await self._prepare()
+        await self._parked.replay(self._aggregates.faults, self._inner, self._failed)
+
+    def _document(self, event: Event) -> str:
+        try:
+            return self._document_of(event)
+        except Exception:  # the domain finds out, and the inbox sets it aside
+            return ""
+
+    async def _failed(self, event: Event, why: str) -> None:
+        id = f"parked:{event.source}:{event.epoch}:{event.sequence}:{event.id}"
+        await self._bus.set_aside(self._service, why, in_json(event), topic=event.type, id=id)
