@@ -19,6 +19,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import RangeInbox, SetAside
 from patchbay.messages import (
@@ -68,7 +69,7 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(AllocatorSettings)
     stored = unit.config.store
     devices = list(combinators(unit.config))
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = AllocatorStore(store, stored.events_ttl_s)
         async with AllocatorDomain(unit.bus, store, kept, devices, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting

@@ -20,6 +20,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import Inbox, Outgoing, Publisher
 from patchbay.messages import (
@@ -77,7 +78,7 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(BartenderSettings)
     stored = unit.config.store
     async with (
-        Store(stored, unit.config.store_uri) as store,
+        domain_store(unit) as store,
         BartenderDomain(unit.bus, store, settings, stored) as domain,
     ):
         unit.info_sources["backlog"] = lambda: domain.inbox.waiting

@@ -17,11 +17,11 @@ import msgspec
 from patchbay.bus import Bus, Commands, Message, Request
 from patchbay.bus.commands import Command
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Rejected, Unavailable
 from patchbay.inbox import Aggregate, Outgoing, Publisher
 from patchbay.messages import encode, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
-from patchbay.store import Store
 from patchbay_lantern import rules
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
@@ -50,7 +50,7 @@ class Doubt(NamedTuple):
 async def run(unit: Unit) -> None:
     """The unit ``lantern.domain``."""
     settings = unit.settings(LanternSettings)
-    async with Store(unit.config.store, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = LanternStore(store, unit.config.store.events_ttl_s)
         async with LanternDomain(unit.bus, kept, settings) as domain:
             unit.info_sources["commands"] = lambda: domain.commands

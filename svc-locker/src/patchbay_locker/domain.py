@@ -19,6 +19,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
 from patchbay.messages import (
@@ -60,7 +61,7 @@ async def run(unit: Unit) -> None:
     """The unit ``locker.domain``."""
     settings = unit.settings(LockerSettings)
     stored = unit.config.store
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = LockerStore(store, stored.events_ttl_s)
         async with LockerDomain(unit.bus, store, kept, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting

@@ -20,6 +20,7 @@ import structlog
 from patchbay.bus import Bus
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.forms import DataReader, carries_nothing
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
@@ -65,7 +66,7 @@ async def run(unit: Unit) -> None:
     """The unit ``mesh.domain``."""
     settings = unit.settings(MeshSettings)
     stored = unit.config.store
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = MeshStore(store, stored.events_ttl_s, settings.readings_ttl_s)
         async with MeshDomain(unit.bus, store, kept, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
