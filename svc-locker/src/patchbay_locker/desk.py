@@ -101,6 +101,7 @@ class Desk:
         boards = self._kept.boards
         async with boards.lock:
             await self._kept.prepare(now())
+            boards.require_readable(request.device)
             aggregate = boards.get(request.device)
             board = rules.known(aggregate.state if aggregate else None, request.device)
             assert aggregate is not None  # noqa: S101 - known() has refused
@@ -179,6 +180,7 @@ class Desk:
             await self._kept.prepare(now())
         if request.device == ALL:
             return None
+        self._kept.boards.require_readable(request.device)
         board = self._kept.boards.get(request.device)
         rules.known(board.state if board else None, request.device)
         return board

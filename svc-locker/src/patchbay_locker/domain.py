@@ -21,7 +21,7 @@ from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
-from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
+from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
 from patchbay.messages import (
     Event,
     encode,
@@ -41,7 +41,7 @@ from patchbay_locker.desk import Desk
 from patchbay_locker.messages import REPORT, SERVICE, Report
 from patchbay_locker.rules import Access, Board, Effect, Publish, SaveRental
 from patchbay_locker.settings import LockerSettings
-from patchbay_locker.store import LockerStore, access
+from patchbay_locker.store import BOARDS, LockerStore, access
 
 EDGE_PREFIX = f"{SERVICE}-edge"
 TICK_S = 0.5
@@ -70,6 +70,11 @@ async def run(unit: Unit) -> None:
             await unit.serving()
 
 
+def _board_of(event: Event) -> str:
+    """The document that a report changes."""
+    return device_id(_reports.decode(event.data).board)
+
+
 class LockerDomain:
     """Owns the boards. Enter it before the bus connects."""
 
@@ -84,7 +89,18 @@ class LockerDomain:
         self.bus = bus
         self.kept = kept
         self.settings = settings
-        self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._apply)
+        self._keeper = Keeper(
+            bus,
+            store,
+            SERVICE,
+            kept.boards,
+            BOARDS,
+            lambda: kept.prepare(now()),
+            self.keep,
+            self._apply,
+            _board_of,
+        )
+        self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._keeper.apply)
         self.desk = Desk(bus, kept, settings, self.keep)
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
@@ -101,6 +117,7 @@ class LockerDomain:
     async def __aenter__(self) -> Self:
         self.inbox.start()
         self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
+        self._watcher = self.bus.tasks.spawn(self._keeper.watch(), "unreadable documents")
         return self
 
     async def __aexit__(
@@ -110,6 +127,7 @@ class LockerDomain:
         traceback: TracebackType | None,
     ) -> None:
         await self.inbox.stop()
+        self._watcher.cancel()
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker], timeout=STOP_SAVE_S)

@@ -62,7 +62,7 @@ SERVICE = Service(
             subscribe=(*_EVENTS, "mesh/+/cmd/+"),
         ),
     },
-    collections=("messages", "nodes", "readings"),
+    collections=("messages", "nodes", "parked", "readings"),
     demo="patchbay_mesh.simulator:run",
     cli="patchbay_mesh.cli:app",
     ports={"mesh": "port", "mesh-monitor": "monitor_port"},

@@ -139,8 +139,8 @@ class Aggregates(Generic[T]):
         """Documents that are set aside, by id, and what is wrong with each."""
         self.report: Report | None = None
         """Hears of each document that cannot be read, whenever it is read."""
-        self.repaired: Callable[[Aggregate[T]], None] | None = None
-        """Hears of each document that can be read again, once it is loaded."""
+        self.repaired: list[Aggregate[T]] = []
+        """Documents that can be read again, until somebody has published what they are."""
         self.lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Aggregate[T]]:
@@ -162,6 +162,14 @@ class Aggregates(Generic[T]):
                 f"the document {id} in {self._collection} is unreadable, repair or remove it:"
                 f" {fault}",
             )
+
+    def wait_for(self, id: str) -> None:
+        """Raises Unavailable, with the fault, while a document is set aside without which its
+        service can do nothing."""
+        try:
+            self.require_readable(id)
+        except Rejected as error:
+            raise Unavailable(error.message) from None
 
     def add(self, aggregate: Aggregate[T]) -> None:
         """A document that is new; it is in the store after `save`. Not for one that is set aside:
@@ -212,9 +220,7 @@ class Aggregates(Generic[T]):
         self.faults.clear()
         repaired = await self._read(found)
         self._known.update(repaired)
-        if self.repaired is not None:
-            for one in repaired.values():
-                self.repaired(one)
+        self.repaired += repaired.values()
         return len(self.faults) < len(ids)
 
     async def _read(self, found: Iterable[Document]) -> dict[str, Aggregate[T]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 from patchbay.bus import Bus
 from patchbay.errors import Unavailable
 from patchbay.forms import in_json
-from patchbay.inbox.aggregates import RECHECK_S, Aggregates
+from patchbay.inbox.aggregates import RECHECK_S, Aggregate, Aggregates
 from patchbay.inbox.set_aside import SetAside
 from patchbay.messages import Event
 from patchbay.store import Document, Store
@@ -129,7 +129,8 @@ class Keeper(Generic[T]):
     Events for a document that is set aside are parked. They follow, before newer ones, once it has
     been repaired or removed, which is looked for every `RECHECK_S` seconds.
 
-    ``prepare``: the domain's, which loads the aggregates; their lock is held meanwhile.
+    ``prepare``: the domain's, which loads the aggregates, and ``keep``, which publishes what they
+    are; their lock is held meanwhile.
     ``document_of``: the id of the document that an event changes, or "" if it is not only one.
     """
 
@@ -141,6 +142,7 @@ class Keeper(Generic[T]):
         aggregates: Aggregates[T],
         collection: str,
         prepare: Callable[[], Awaitable[object]],
+        keep: Callable[[Iterable[Aggregate[T]]], Awaitable[None]],
         apply: Apply,
         document_of: Callable[[Event], str],
     ) -> None:
@@ -148,6 +150,7 @@ class Keeper(Generic[T]):
         self._service = service
         self._aggregates = aggregates
         self._prepare = prepare
+        self._keep = keep
         self._inner = apply
         self._document_of = document_of
         self._parked = Parked(store, collection)
@@ -173,7 +176,7 @@ class Keeper(Generic[T]):
         await self._inner(applied)
 
     async def watch(self) -> None:
-        """Look for documents that have been repaired, without end: there may be no event for them."""
+        """Look for documents that have been repaired, without end: no event may come for them."""
         while True:
             await asyncio.sleep(RECHECK_S)
             try:
@@ -184,6 +187,9 @@ class Keeper(Generic[T]):
     async def _look(self) -> None:
         async with self._aggregates.lock:
             await self._prepare()
+            if self._aggregates.repaired:
+                repaired, self._aggregates.repaired = self._aggregates.repaired, []
+                await self._keep(repaired)
         await self._parked.replay(self._aggregates.faults, self._inner, self._failed)
 
     def _document(self, event: Event) -> str:
