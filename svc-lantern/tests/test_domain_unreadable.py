@@ -9,7 +9,6 @@ from patchbay.testing import eventually
 
 if TYPE_CHECKING:
     from conftest import MakeHouse
-
     from patchbay.store import Store
 
 

@@ -24,6 +24,7 @@ from patchbay.errors import Unavailable
 from patchbay.inbox import RangeInbox, SetAside
 from patchbay.messages import (
     Event,
+    capture_time,
     encode,
     now,
     parse_time,
@@ -201,7 +202,7 @@ class AllocatorDomain:
             id=id_of(event.id, at),
             wanted=requested(said.ClientName, said.CustomerName, said.ColorCode),
             event_id=event.id,
-            at=at,
+            at=capture_time(event.time, now()),
             now=now(),
         )
 

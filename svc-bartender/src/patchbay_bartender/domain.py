@@ -25,11 +25,11 @@ from patchbay.errors import Unavailable
 from patchbay.inbox import Inbox, Outgoing, Publisher, SetAside
 from patchbay.messages import (
     Event,
+    capture_time,
     encode,
     event_type,
     new_event,
     now,
-    parse_time,
     rfc3339,
 )
 from patchbay.runtime import Unit
@@ -244,7 +244,7 @@ class BartenderDomain:
     def _become(self, bar: Bar, event: Event) -> list[Effect]:
         name = event.type.rpartition(".")[2]
         said = _said[name].decode(event.data)
-        at = parse_time(event.time)
+        at = capture_time(event.time, now())
         match said:
             case PumpsStarted():
                 return rules.started(bar, said)

@@ -19,6 +19,7 @@ from patchbay.messages import encode, new_id, now
 from patchbay.store import Document
 from patchbay_locker import rules
 from patchbay_locker.messages import (
+    ALL,
     SERVICE,
     Ask,
     Assign,
@@ -28,11 +29,9 @@ from patchbay_locker.messages import (
     Revoke,
     Unblock,
 )
-from patchbay_locker.rules import Board, Effect, SaveRental
+from patchbay_locker.rules import Board, Effect, Ends, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, public
-
-ALL = "all"
 
 Answer = dict[str, Any]
 Decide = Callable[[Board], tuple[Answer, list[Effect]]]
@@ -47,8 +46,19 @@ def draw_code(length: int) -> str:
 class Desk:
     """Serves the locker's commands. ``keep`` saves changed boards and publishes what follows."""
 
-    def __init__(self, bus: Bus, kept: LockerStore, settings: LockerSettings, keep: Keep) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        kept: LockerStore,
+        settings: LockerSettings,
+        keep: Keep,
+        ends: Ends = rules.expiry,
+        mark: Callable[[], str] = str,
+    ) -> None:
+        """``ends``: when a rental ends. ``mark``: for a new one (`Rental.clock`)."""
         self._kept = kept
+        self._ends = ends
+        self._mark = mark
         self._code_length = settings.code_length
         self._keep = keep
         self._in_doubt = ""
@@ -72,16 +82,21 @@ class Desk:
     # What changes a board
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
-        length = self._code_length
+        length, ends, mark = self._code_length, self._ends, self._mark()
         return await self._change(
-            request, lambda board: rules.assign(board, body, now(), new_id, draw_code, length)
+            request,
+            lambda board: rules.assign(board, body, now(), new_id, draw_code, length, ends, mark),
         )
 
     async def _revoke(self, request: Request, body: Revoke) -> Answer:
-        return await self._change(request, lambda board: rules.revoke(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.revoke(board, body, now(), self._ends)
+        )
 
     async def _extend(self, request: Request, body: Extend) -> Answer:
-        return await self._change(request, lambda board: rules.extend(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.extend(board, body, now(), self._ends)
+        )
 
     async def _block(self, request: Request, body: Block) -> Answer:
         return await self._change(request, rules.block)

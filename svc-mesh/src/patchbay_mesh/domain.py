@@ -24,7 +24,7 @@ from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.forms import DataReader, carries_nothing
 from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
-from patchbay.messages import Event, event_type, new_event, new_id, now, parse_time, rfc3339
+from patchbay.messages import Event, capture_time, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -55,7 +55,6 @@ GATHER_S: Final = 0.25
 """After a round of more than so many events the next one gathers for so long: at 2,000 frames a
 second of 50 nodes it writes each node once for ten frames, and not for each."""
 
-TIME_LENGTH: Final = len("2026-01-02T03:04:05.678Z")
 
 _data = DataReader(Data)
 _message = DataReader(Message)
@@ -199,8 +198,8 @@ class MeshDomain:
         follows from it may still have to be published."""
         if carries_nothing(event):
             return  # it stands for one that was too large for the broker
-        at = parse_time(event.time)
-        time = event.time if len(event.time) == TIME_LENGTH else rfc3339(at)
+        at = capture_time(event.time, now())
+        time = rfc3339(at)
         name = event.type.rpartition(".")[2]
         if name == DATA:
             self._fold_data(event, _data.read(event), at, time, this)

@@ -16,7 +16,7 @@ from patchbay.bus import Bus, Commands, Request
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import encode, now, rfc3339
+from patchbay.messages import encode
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_mesh.edge.line import Line, NotReady
@@ -185,7 +185,7 @@ class UartEdge:
         frames = self._decoder.feed(data)
         if not frames:
             return
-        time = rfc3339(now())
+        time = self._outbox.now()
         self.frames += len(frames)
         for frame in frames:
             try:
