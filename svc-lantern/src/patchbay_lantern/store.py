@@ -20,15 +20,20 @@ class LanternStore:
     """The collections of the lantern service."""
 
     def __init__(self, store: Store, dead_letters_ttl_s: int) -> None:
-        self.store = store
+        self._store = store
         self._ttl_s = dead_letters_ttl_s
         self._prepared = False
         self.documents: Aggregates[Lanterns] = Aggregates(store, LANTERNS, Lanterns)
 
+    @property
+    def store(self) -> Store:
+        """Where all of it is."""
+        return self._store
+
     async def load(self) -> Aggregate[Lanterns]:
         """The document as it is kept; a new one before the first command. Raises Unavailable."""
         if not self._prepared:
-            await self.store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+            await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
             self._prepared = True
         await self.documents.load()
         self.documents.wait_for(ALL)
@@ -44,4 +49,4 @@ class LanternStore:
 
     async def bury(self, letter: DeadLetter, original: bytes = b"", content_type: str = "") -> None:
         """Store a dead letter, with the whole original if we have it. Raises Unavailable."""
-        await self.store.bury(DEAD, letter, original, content_type)
+        await self._store.bury(DEAD, letter, original, content_type)
