@@ -102,6 +102,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A unit whose work does not get on for so long is stuck, or waits for something: three times
     the longest pause between two attempts to send the same."""
 
+    restart_after_s: Seconds = 30.0
+    """A broker or store of `up` that runs and has not worked for so long is started again, and then
+    at most as often. A store that recovers its files after a kill takes less."""
+
     metrics_port: Port | None = None
     """Where each process answers Prometheus (``/metrics``). None: nowhere, and nothing is counted.
     `up` gives its units this port and those after it."""

@@ -285,14 +285,14 @@ class BartenderDomain:
     # What everybody may know
 
     def state(self) -> State:
-        """The bar as it is now. `prepare` first."""
-        bar = self.kept.bar.state
+        """The bar as it is stored, and what its pumps do now. `prepare` first."""
+        run, pumps = self.kept.shown
         return State(
             bar=self._bar,
-            state=PHASES[bar.run.kind] if bar.run else "idle",
-            run_id=bar.run.id if bar.run else None,
-            remaining=round(self.watch.remaining_s(self._time()), 3),
-            pumps=bar.shown(),
+            state=PHASES[run.kind] if run else "idle",
+            run_id=run.id if run else None,
+            remaining=round(self.watch.remaining_s(self._time()), 3) if run else 0.0,
+            pumps=pumps,
             sec_per_liter=self.kept.sec_per_liter,
             pumps_online=self.presence.online,
             driver=self.presence.driver,

@@ -43,6 +43,11 @@ def draw_code(length: int) -> str:
     return f"{secrets.randbelow(10**length):0{length}d}"
 
 
+def _changes(body: type[Any], handle: Callable[[Request, Any], Awaitable[Answer]]) -> Command:
+    """A command that changes what a board should be: stored, it takes effect with a report."""
+    return Command(body, handle, desired=True, confirms=True)
+
+
 class Desk:
     """Serves the locker's commands. ``keep`` saves changed boards and publishes what follows."""
 
@@ -66,12 +71,14 @@ class Desk:
             bus,
             SERVICE,
             {
-                "assign": Command(Assign, self._assign),
-                "revoke": Command(Revoke, self._revoke),
-                "extend": Command(Extend, self._extend),
-                "block": Command(Block, self._block),
-                "unblock": Command(Unblock, self._unblock),
-                "reset": Command(Reset, self._reset, moves=True, remembered=self._remembered),
+                "assign": _changes(Assign, self._assign),
+                "revoke": _changes(Revoke, self._revoke),
+                "extend": _changes(Extend, self._extend),
+                "block": _changes(Block, self._block),
+                "unblock": _changes(Unblock, self._unblock),
+                "reset": Command(
+                    Reset, self._reset, moves=True, confirms=True, remembered=self._remembered
+                ),
                 "state": Command(Ask, self._state),
                 "boards": Command(Ask, self._boards),
                 "rentals": Command(Ask, self._rentals),
@@ -108,22 +115,23 @@ class Desk:
         return await self._change(request, rules.reset)
 
     async def _change(self, request: Request, decide: Decide) -> Answer:
-        """Decide, save, publish; the same request delivered again gets the same answer.
+        """Confirm, decide, save, publish; the same request delivered again gets the same answer.
 
-        A save that fails leaves in doubt whether it landed; the bus then gives us the request once
-        more, and the board itself knows.
+        Before it is confirmed nothing is changed. Reports go on while we wait for that. A save that
+        fails leaves in doubt whether it landed; the bus then gives us the request once more, and
+        the board itself knows.
         """
         boards = self._kept.boards
         async with boards.lock:
-            await self._kept.prepare(now())
-            boards.require_readable(request.device)
-            aggregate = boards.get(request.device)
-            board = rules.known(aggregate.state if aggregate else None, request.device)
-            assert aggregate is not None  # noqa: S101 - known() has refused
-            before = await self._answered(request, aggregate)
+            _, before = await self._found(request)
+        if before is not None:
+            return before
+        await request.confirm()
+        async with boards.lock:
+            aggregate, before = await self._found(request)
             if before is not None:
                 return before
-            answer, effects = decide(board)
+            answer, effects = decide(aggregate.state)
             for effect in effects:
                 if isinstance(effect, SaveRental):
                     self._kept.record(effect)
@@ -135,6 +143,16 @@ class Desk:
                 raise
             self._in_doubt = ""
             return answer
+
+    async def _found(self, request: Request) -> tuple[Aggregate[Board], Answer | None]:
+        """The board of a request, and the answer that the request has had already. Hold the lock.
+        Raises Rejected for a board not known."""
+        await self._kept.prepare(now())
+        self._kept.boards.require_readable(request.device)
+        aggregate = self._kept.boards.get(request.device)
+        rules.known(aggregate.state if aggregate else None, request.device)
+        assert aggregate is not None  # noqa: S101 - known() has refused
+        return aggregate, await self._answered(request, aggregate)
 
     async def _remembered(self, request: Request, body: Reset) -> Answer | None:
         """The answer that this request has had already."""

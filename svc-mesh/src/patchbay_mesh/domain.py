@@ -285,7 +285,7 @@ class MeshDomain:
         self._announcer.changed(some)
         self._publisher.flush(some)
         if not self.settings.state_interval_s:
-            self._announcer.publish()
+            self._announcer.publish(self.kept.nodes)
 
     # Time
 
@@ -298,13 +298,21 @@ class MeshDomain:
             await asyncio.sleep(period_s)
             try:
                 await self.tick()
+                if (clock := asyncio.get_running_loop().time()) >= states_at:
+                    states_at = clock + self.settings.state_interval_s
+                    await self._publish_states()
             except Unavailable as error:
-                self._log.warning("time stands still", why=str(error))
+                self._log.warning("periodic tick skipped: store unavailable", why=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._log.error("tick failed", exc_info=error)
-            if (clock := asyncio.get_running_loop().time()) >= states_at:
-                states_at = clock + self.settings.state_interval_s
-                self._announcer.publish()
+
+    async def _publish_states(self) -> None:
+        """Publish what has changed and is saved. Raises Unavailable."""
+        if not self._announcer.waiting:
+            return
+        async with self.kept.nodes.lock:
+            await self.kept.prepare()
+            self._announcer.publish(self.kept.nodes)
 
     def _listen_anew(self) -> None:
         """Nobody could be heard until now: silence begins here."""

@@ -27,8 +27,9 @@ def show(status: Status, found: list[DeviceStatus], console: Console | None = No
         if unit.state != OK:
             shown += f" [red]{escape(printable(f'{unit.state}: {unit.cause}'))}[/red]"
         units.add_row(unit.unit, unit.instance, shown, _pid(unit.pid))
-    units.add_row("broker", "", "", _pid(status.broker.pid))
-    units.add_row("store", "", "", _pid(status.store.pid))
+    for name, process in (("broker", status.broker), ("store", status.store)):
+        failing = f"failing: {process.failing}" if process.failing else ""
+        units.add_row(name, "", f"[red]{escape(printable(failing))}[/red]", _pid(process.pid))
     console.print(units)
     addresses = _table("address", "")
     for name, address in status.addresses.items():

@@ -38,9 +38,13 @@ class UnitStatus(Struct, frozen=True):
 
 
 class ProcessStatus(Struct, frozen=True):
-    """The broker or the store: ``pid`` is null when it does not run, or is not ours."""
+    """The broker or the store: ``pid`` is null when it does not run, or is not ours.
+
+    ``failing`` says why it does not work, if it runs and does not.
+    """
 
     pid: int | None = None
+    failing: str = ""
 
 
 class DeviceStatus(Struct, frozen=True):
@@ -53,7 +57,7 @@ class DeviceStatus(Struct, frozen=True):
 
 class Status(Struct, frozen=True, kw_only=True):
     """The whole system. ``ready``: every unit is online and gets on, and broker and store, if ours,
-    run."""
+    work."""
 
     ready: bool = False
     units: list[UnitStatus] = []
@@ -74,12 +78,13 @@ async def ask(record: Record, config: Config) -> tuple[Status, list[DeviceStatus
     units = [
         _unit(one, roster, pids.get(one.unit, 0), beats.get(one.instance)) for one in record.units
     ]
-    broker = ProcessStatus(pids.get(BROKER))
-    store = ProcessStatus(pids.get(STORE))
+    broker = ProcessStatus(pids.get(BROKER), record.failing.get(BROKER, ""))
+    store = ProcessStatus(pids.get(STORE), record.failing.get(STORE, ""))
     status = Status(
         ready=all(one.status == ONLINE and one.state == OK for one in units)
         and (broker.pid is not None or not record.broker)
-        and (store.pid is not None or not record.store),
+        and (store.pid is not None or not record.store)
+        and not record.failing,
         units=units,
         broker=broker,
         store=store,
