@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, ObjectId, Store
-from patchbay.testing import Part, eventually, store_part, until
+from patchbay.testing import PATIENCE_S, Part, eventually, store_part, until
 from patchbay_allocator.wire.intake import Job
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ async def test_what_changes_while_the_broker_is_away_is_published_when_it_is_bac
     house: House, mosquitto: Part
 ) -> None:
     await house.start()
+    dialer = house.domain.bus._dialer
+    assert dialer is not None
+    # The watcher is back before it: what nobody has subscribed to is gone.
+    dialer._settings = replace(dialer._settings, backoff_initial_s=5.0, backoff_max_s=5.0)
     await asyncio.to_thread(mosquitto.kill)
     jobs = [seeds_job(number) for number in range(3)]
     await house.store.insert_new("jobs", jobs)
@@ -137,6 +142,7 @@ async def test_what_was_not_published_before_the_end_is_published_after_the_next
         house.domain.announcer.finish = _nothing  # type: ignore[method-assign]
     await house.stop("domain-test")
     await asyncio.to_thread(mosquitto.start)
+    await house.watcher.wait_connected(PATIENCE_S)
     await house.start_domain(0)
     await until(lambda: published(house, job, "waiting"))
 
