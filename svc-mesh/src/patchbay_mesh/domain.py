@@ -99,7 +99,7 @@ class MeshDomain:
         self.bus = bus
         self.kept = kept
         self.settings = settings
-        self.recent = Recent(settings.history_length)
+        self.recent = Recent(settings.history_length, settings.history_bytes)
         self.inbox = Inbox(
             bus,
             store,
