@@ -49,7 +49,7 @@ Collection = AsyncCollection[Document]
 Operation: TypeAlias = InsertOne[Document] | ReplaceOne[Document]
 
 PROBE_ID: Final = "patchbay-probe"
-"""The document that a probe writes and deletes again."""
+"""The document that a probe writes and deletes again. `Store.find` does not show it."""
 
 UNPROBED: Final = frozenset({"sources", "formats"})
 """Collections of all services, where none may delete: a document there is never suspected."""
