@@ -11,10 +11,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from patchbay.errors import Rejected
 
@@ -23,6 +23,19 @@ T = TypeVar("T")
 JSON: Final = "application/json"
 EVENT_JSON: Final = "application/cloudevents+json"
 EVENT_MSGPACK: Final = "application/cloudevents+msgpack"
+
+
+MAX_SEQUENCE: Final = 2**53
+"""Sequence numbers stay exact in any JSON reader below this; no edge ever counts so far."""
+
+MAX_EPOCH: Final = 64
+"""Characters of an epoch's name: ours have 32."""
+
+ACK_RANGES: Final = 1000
+"""Ranges in one acknowledgement: a domain acknowledges a round of so many events at most."""
+
+Number = Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+EpochName = Annotated[str, Meta(max_length=MAX_EPOCH)]
 
 
 class Event(
@@ -49,12 +62,14 @@ class Ack(Struct, frozen=True):
     """How far a domain service has persisted one edge's events.
 
     Everything of ``epoch`` up to and including ``upto`` is in the store. ``nak`` asks the edge to
-    start again at ``upto + 1``.
+    start again at ``upto + 1``; with ``over`` nothing more of that epoch is accepted, and the edge
+    has to begin a new one for what it has left.
     """
 
-    epoch: str
-    upto: int
+    epoch: EpochName
+    upto: Number
     nak: bool = False
+    over: bool = False
 
 
 class AckRanges(Struct, frozen=True):
@@ -63,8 +78,8 @@ class AckRanges(Struct, frozen=True):
     Both ends of each range of ``ranges`` are meant too.
     """
 
-    epoch: str
-    ranges: list[tuple[int, int]]
+    epoch: EpochName
+    ranges: Annotated[list[tuple[Number, Number]], Meta(max_length=ACK_RANGES)]
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +114,8 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     connections: int = 0
     reconnects: int = 0
     dead_letters: int = 0
+    epoch: str = ""
+    """The epoch of the durable events that it sends now; empty for a unit that sends none."""
     detail: dict[str, Any] = {}
 
 
