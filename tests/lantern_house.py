@@ -112,6 +112,7 @@ class House:
         await stack.enter_async_context(edge)
         limits = Limits(
             max_connections=self.settings.max_connections,
+            speakers=False,
             idle_timeout_s=float("inf"),
             ended_grace_s=0,
             dead_after_s=self.settings.dead_after_s,

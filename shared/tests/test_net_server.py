@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -27,9 +28,10 @@ async def test_a_session_that_cannot_be_made_costs_its_own_connection_only() -> 
 
 
 @on_both_loops
-async def test_one_more_than_allowed_is_closed_at_once_and_counted() -> None:
-    async with house(max_connections=1) as one:
+async def test_one_more_than_may_wait_is_closed_at_once_and_counted() -> None:
+    async with house(max_connections=1, max_waiting=0) as one:
         _, writer = await one.connect()
+        one.sessions[0].peer.identify()
         reader, _ = await asyncio.open_connection("127.0.0.1", one.server.port)
         assert await rest(reader) == b""
         assert one.server.refused == 1
@@ -38,6 +40,47 @@ async def test_one_more_than_allowed_is_closed_at_once_and_counted() -> None:
         writer.close()
         await until(lambda: one.server.connections == 0)
         await one.connect()
+
+
+@on_both_loops
+async def test_who_has_sent_nothing_valid_makes_room_for_a_newcomer_oldest_first() -> None:
+    async with house(max_connections=2) as one:
+        first, _ = await one.connect()
+        device, writer = await one.connect()
+        one.sessions[1].peer.identify()
+        await one.connect()
+        assert await rest(first) == b""
+        await one.connect()
+        assert (one.server.evicted, one.server.refused, one.server.connections) == (2, 0, 2)
+        writer.write(b"still here")
+        assert await device.readexactly(10) == b"still here"
+
+
+@on_both_loops
+async def test_a_newcomer_waits_unread_while_all_are_devices_and_loses_nothing_it_has_sent() -> (
+    None
+):
+    async with house(max_connections=1, idle_timeout_s=0.5) as one:
+        _, first = await one.connect()
+        one.sessions[0].peer.identify()
+        job = socket.create_connection(("127.0.0.1", one.server.port))
+        job.sendall(b"a job")
+        await until(lambda: one.server.waiting == 1)
+        keep = asyncio.create_task(_chat(first, lambda: one.server.connections == 1))
+        await asyncio.sleep(1.0)  # longer than anybody may be silent
+        assert (one.server.waiting, len(one.sessions)) == (1, 1)
+        job.sendall(b", whole")
+        job.close()  # as a Chromebook does that has sent its job
+        keep.cancel()
+        first.close()
+        await until(lambda: len(one.sessions) == 2)
+        await until(lambda: one.sessions[1].heard == b"a job, whole")
+
+
+async def _chat(writer: asyncio.StreamWriter, while_: Callable[[], bool]) -> None:
+    while while_():
+        writer.write(b".")
+        await asyncio.sleep(0.02)
 
 
 @on_both_loops

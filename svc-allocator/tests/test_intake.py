@@ -95,3 +95,38 @@ async def test_a_disk_that_fails_loses_nothing_that_was_read(
     await house.counted(waiting=5)
     colors = [one["data"]["ColorCode"] for one in await house.documents()]
     assert colors == [f"{n:06X}" for n in range(5)]
+
+
+async def test_silent_and_chatting_connections_take_no_place_from_those_with_a_job(
+    house: House,
+) -> None:
+    await house.start()
+    server = house.intake.server
+    assert server is not None
+    hostile = [await write(house, b"{" if n % 2 else b"", close=False) for n in range(150)]
+    jobs = [Job("CHROMEBOOK_04", "이름", f"{n:06x}") for n in range(50)]
+    for job in jobs:
+        await house.send(job)
+        hostile.append(await write(house, b" ", close=False))
+    await house.counted(waiting=50)
+    assert server.connections <= 100
+    assert server.refused == 0
+    assert server.evicted > 0
+    for writer in hostile:
+        writer.close()
+
+
+async def test_a_job_waits_while_all_places_are_taken_by_chromebooks(house: House) -> None:
+    await house.start()
+    server = house.intake.server
+    assert server is not None
+    job = encode(Job("CHROMEBOOK_04", "이름", "000000"))
+    here = [await write(house, job, close=False) for _ in range(100)]
+    await house.counted(waiting=100)
+    for _ in range(50):
+        await write(house, job)
+    await until(lambda: server.waiting == 50)
+    for writer in here:
+        writer.close()
+    await house.counted(waiting=150)
+    assert (server.refused, server.evicted) == (0, 0)

@@ -235,3 +235,22 @@ def test_listeners_get_frames_as_they_are_and_requests_under_their_name() -> Non
     assert pushed(Frame(5, b"<Q>", b"where?")) == b"[REQ]\x00\x05where?"
     assert pushed(Frame(0, b"RST")) == b"\x00\x00RST"
     assert pushed(Frame(7, b"R")) == b"\x00\x07R"
+
+
+def test_a_long_request_byte_by_byte_costs_about_what_it_costs_in_one_piece_for_each_byte() -> None:
+    """The work is counted by the interpreter's own calls of find: none looks twice at a byte."""
+    searched: list[int] = []
+
+    class Counting(bytearray):
+        def find(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
+            searched.append(len(self) - start)
+            return super().find(sub, start)
+
+    decoder = Decoder()
+    decoder._held = Counting()
+    request = b"W-LOG" + b"x" * 60_000
+    for at in range(len(request)):
+        assert decoder.feed(request[at : at + 1]) == []
+    [request_found] = decoder.feed(b"[E]")
+    assert request_found.marked
+    assert sum(searched) < 5 * len(request)

@@ -97,6 +97,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metrics_host: str = "127.0.0.1"
     """The address to answer it on. What is said there is no secret, and asks for no password."""
 
+    trusted_proxies: list[str] = []
+    """Addresses that stand for many devices (NAT, a proxy): how many connections they have says
+    nothing."""
+
 
 class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every key of ``[broker]``. Sizes are bytes, times are seconds."""

@@ -32,7 +32,12 @@ class AllocatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     simulated ones, otherwise none."""
 
     max_connections: Positive = 1000
-    """Chromebooks connected at once; one more is closed at once. A class has thirty of them."""
+    """Chromebooks connected at once; one more waits for a place. A class has thirty of them."""
+
+    max_per_address: Annotated[int, Meta(ge=0)] = 250
+    """Connections of one address beyond which it gives way to others when all are taken: a
+    quarter, eight classes. 0: never. Loopback and `[runtime] trusted_proxies` have no such
+    bound."""
 
     idle_timeout_s: Seconds = 600.0
     """A connection that says nothing for so long is closed."""

@@ -46,8 +46,12 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     else would be taken for ours (DNS rebinding). ``*``: all names."""
 
     max_connections: Positive = 10_000
-    """Lanterns connected at once; one more is closed at once. The unit raises its limit of open
+    """Lanterns connected at once; one more waits for a place. The unit raises its limit of open
     files for them as far as it may, and says so when that is less."""
+
+    max_per_address: Annotated[int, Meta(ge=0)] = 2_500
+    """Connections of one address beyond which it gives way to others when all are taken: a quarter.
+    0: never. Loopback and `[runtime] trusted_proxies` have no such bound."""
 
     max_api_connections: Positive = 500
     """Connections to the API at once; one more is answered with 503. A call takes milliseconds, so

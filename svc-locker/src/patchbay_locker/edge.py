@@ -45,7 +45,12 @@ async def run(unit: Unit) -> None:
         max_bytes=settings.outbox_max_bytes,
     ) as outbox:
         edge = LockerEdge(unit.bus, outbox)
-        limits = Limits(settings.max_connections, settings.idle_timeout_s)
+        limits = Limits(
+            settings.max_connections,
+            settings.idle_timeout_s,
+            max_per_address=settings.max_per_address,
+            trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+        )
         port = unit.config.port(settings.port)
         async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:
             edge.server = server
@@ -242,6 +247,7 @@ class BoardSession:
             self._edge.outbox.after_commit(self._committed)
         self._waiting.append(request)
         self.devices.add(board.device)
+        self.peer.identify()
 
     def _committed(self, ok: bool) -> None:
         waiting, self._waiting = self._waiting, []

@@ -21,7 +21,11 @@ class LockerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
 
     max_connections: Positive = 10_000
-    """Boards connected at once; one more is closed at once. 10,000 idle ones cost some 100 MB."""
+    """Boards connected at once; one more waits for a place. 10,000 idle ones cost some 100 MB."""
+
+    max_per_address: Annotated[int, Meta(ge=0)] = 2_500
+    """Connections of one address beyond which it gives way to others when all are taken: a quarter.
+    0: never. Loopback and `[runtime] trusted_proxies` have no such bound."""
 
     idle_timeout_s: Seconds = 600.0
     """A connection that says nothing for so long is closed: boards report every few minutes."""

@@ -57,8 +57,12 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
 
     max_connections: Positive = 1000
-    """Clients of the socket API at once; one more is closed at once. So many again may watch the
+    """Clients of the socket API at once; one more waits for a place. So many again may watch the
     monitor."""
+
+    max_per_address: Annotated[int, Meta(ge=0)] = 250
+    """Connections of one address beyond which it gives way to others when all are taken: a quarter.
+    0: never. Loopback and `[runtime] trusted_proxies` have no such bound."""
 
     idle_timeout_s: Seconds = 60.0
     """A connection that has asked nothing for so long is closed. Who listens is not."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import typer
 _ROOT: Final = Path(__file__).resolve().parents[4]
 _CONTAINERS: Final = "tests/containers"
 _MOST_WORKERS: Final = 4
+_LONG: Final = "--long"
 
 _BROWSER: Final = "chromium"
 """The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
@@ -29,23 +30,33 @@ def check() -> None:
 
 
 def test(context: typer.Context) -> None:
-    """`check`, then every test, a file at a time on each of a few cores, then those in containers,
-    which share one engine. Arguments go to pytest."""
+    """Run `check`, then the tests: a file at a time on each of a few cores, then those in
+    containers, which share one engine. --long runs those with the marker `long`, too. Other
+    arguments go to pytest."""
     root = _need_root()
-    checked = _check(root)
+    passed = _check(root)
     _ask_for(_BROWSER, chromium, "the tests of pages")
     _ask_for(_SYSTEMD, systemd, "the tests of the service of systemd")
+    for name, command in _test_runs(context.args):
+        passed &= _passes(name, command, root)
+    raise typer.Exit(0 if passed else 1)
+
+
+def _test_runs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Name and command of each run of pytest for these arguments of `test`."""
+    rest = [argument for argument in arguments if argument != _LONG]
     pytest = [sys.executable, "-m", "pytest"]
-    workers = f"--numprocesses={_workers()}"
-    spread = [*pytest, "--dist=loadfile", "--no-loadscope-reorder", workers]
-    if any(_CONTAINERS in argument for argument in context.args):
-        tested = _passes("tests", [*pytest, *context.args], root)
-    elif context.args:
-        tested = _passes("tests", [*spread, *context.args], root)
-    else:
-        tested = _passes("tests", [*spread, f"--ignore={_CONTAINERS}"], root)
-        tested &= _passes("containers", [*pytest, _CONTAINERS], root)
-    raise typer.Exit(0 if checked and tested else 1)
+    if _LONG in arguments:
+        pytest += ["-m", ""]  # no expression in the place of "not long", which pyproject.toml has
+    spread = [*pytest, "--dist=loadfile", "--no-loadscope-reorder", f"--numprocesses={_workers()}"]
+    if any(_CONTAINERS in argument for argument in rest):
+        return [("tests", [*pytest, *rest])]
+    if rest:
+        return [("tests", [*spread, *rest])]
+    return [
+        ("tests", [*spread, f"--ignore={_CONTAINERS}"]),
+        ("containers", [*pytest, _CONTAINERS]),
+    ]
 
 
 def _workers() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from patchbay.net.slots import MAX_WAITING
+
 ENDED_GRACE_S: Final = 1.0
 """A peer that has said all (``printf ... | nc``) still gets answers for so long."""
 
@@ -14,6 +16,7 @@ class Limits:
     """What one server puts up with. Times are seconds, sizes bytes."""
 
     max_connections: int = 10_000
+    """Connections that are served at a time; see `Slots` for who is when there are more."""
     idle_timeout_s: float = 600.0
     """A peer that sends nothing for so long is closed. `math.inf`: never, it need not speak."""
     write_buffer_bytes: int = 262_144
@@ -25,3 +28,12 @@ class Limits:
     anything (see `find_dead`). 0: only ``idle_timeout_s`` finds it."""
     send_buffer_bytes: int = 0
     """What the kernel may hold for one peer. 0: as it likes, up to megabytes."""
+    max_waiting: int = MAX_WAITING
+    """Connections beyond those that wait, unread, for one of them to end. One more is closed."""
+    max_per_address: int = 0
+    """Connections of one address beyond which it gives way when all are taken. 0: any number."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses that stand for many devices (NAT, a proxy), so that their number says nothing.
+    Loopback is one of them always."""
+    speakers: bool = True
+    """Devices here send frames: those that have sent a valid one (`Peer.identify`) come first."""

@@ -20,6 +20,7 @@ class Peer(asyncio.Protocol):
 
     __slots__ = (
         "_drained",
+        "_early",
         "_ended",
         "_fd",
         "_heard_at",
@@ -29,6 +30,7 @@ class Peer(asyncio.Protocol):
         "_session",
         "_transport",
         "address",
+        "host",
     )
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,8 +43,11 @@ class Peer(asyncio.Protocol):
         self._drained: Callable[[], None] | None = None
         self._ended = False
         self._listens = False
+        self._early = b""
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
+        self.host = ""
+        """The address without the port."""
 
     @property
     def closing(self) -> bool:
@@ -59,6 +64,11 @@ class Peer(asyncio.Protocol):
         self._drained = callback
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=0)
+
+    def identify(self) -> None:
+        """It has sent a valid frame. Call it for each: it keeps its slot before those that have
+        not, and before those that have been silent for longer."""
+        self._server.identify(self)
 
     def write(self, data: bytes) -> bool:
         """Send bytes, in order. True if the kernel has taken all that was ever written.
@@ -118,13 +128,26 @@ class Peer(asyncio.Protocol):
         if limits.send_buffer_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
         self._heard_at = self._loop.time()
-        self.address = peer_address(transport.get_extra_info("peername"))
+        name = transport.get_extra_info("peername")
+        self.address = peer_address(name)
+        self.host = str(name[0]) if isinstance(name, tuple) and name else ""
         self._session = self._server.admit(self)
+
+    def serve(self, session: Session | None) -> None:
+        """It has waited for a slot, and has one now."""
+        self._session = session
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+        if self._ended and session is not None and not self.closing:
+            self.eof_received()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         session = self._session
         if session is None:
+            if not self.closing:  # it waits, and this was read before it was told to
+                self._early += data
             return
         try:
             session.received(data)

@@ -14,6 +14,7 @@ from patchbay.log import Logger
 from patchbay.net.limits import Limits
 from patchbay.net.peer import Peer
 from patchbay.net.session import Session
+from patchbay.net.slots import Slots, Verdict
 from patchbay.sockets import why_not_listening
 
 BACKLOG: Final = 1024
@@ -39,7 +40,9 @@ class Server:
     ) -> None:
         self.limits = limits
         self.refused = 0
-        """Connections closed at once, over ``max_connections``."""
+        """Connections closed at once: all slots were taken, and too many waited for one."""
+        self.evicted = 0
+        """Connections closed to make room for others."""
         self.dropped = 0
         """Peers dropped because they do not read."""
         self.timed_out = 0
@@ -52,11 +55,18 @@ class Server:
         self._port = port
         self._log = log
         self._peers: set[Peer] = set()
+        self._slots: Slots[Peer] = Slots(
+            limits.max_connections,
+            share=limits.max_per_address,
+            speakers=limits.speakers,
+            max_waiting=limits.max_waiting,
+        )
+        self._exempt = {"127.0.0.1", "::1", *limits.trusted_proxies}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stopped = False
         self._empty = asyncio.Event()
-        self._next_refusal_said_at = 0.0
+        self._next_log_at = 0.0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -118,8 +128,13 @@ class Server:
 
     @property
     def connections(self) -> int:
-        """Peers that are connected now."""
-        return len(self._peers)
+        """Peers that are served now."""
+        return len(self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """Peers that wait for a slot."""
+        return self._slots.waiting
 
     def pause(self) -> None:
         """Read from no peer, present or future. The kernel's buffers fill and devices wait.
@@ -136,29 +151,47 @@ class Server:
         if self.paused:
             self.paused = False
             for peer in self._peers:
-                peer.hold(False)
+                if not self._slots.is_waiting(peer):
+                    peer.hold(False)
 
     # What peers ask
 
     def admit(self, peer: Peer) -> Session | None:
-        """A session for a new peer, or None when there is no room and it was closed."""
-        if len(self._peers) >= self.limits.max_connections or self._stopped:
+        """A session for a new peer; None when it has to wait for a slot, or was closed."""
+        if self._stopped:
+            self._refuse(peer)
+            return None
+        verdict, victim = self._slots.arrive(peer, "" if peer.host in self._exempt else peer.host)
+        if victim is not None:
+            self.evicted += 1
+            self._log_now_and_then("connection closed to make room", victim, self.evicted)
+            victim.abort()
+        if verdict is Verdict.REFUSE:
             self._refuse(peer)
             return None
         self._peers.add(peer)
-        if self.paused:  # not at once: uvloop starts to read after connection_made, whatever we say
+        waits = verdict is Verdict.WAIT
+        if waits or self.paused:
+            # Not at once: uvloop starts to read after connection_made, whatever we say.
             asyncio.get_running_loop().call_soon(self._hold_newcomer, peer)
-        try:
-            return self._make_session(peer)
-        except Exception as error:  # the outermost frame, as in `Peer.data_received`
-            self.crashed(peer, error)
-            return None
+        return None if waits else self._session(peer)
+
+    def identify(self, peer: Peer) -> None:
+        """The peer has sent a valid frame."""
+        self._slots.identify(peer)
 
     def forget(self, peer: Peer) -> None:
-        """The peer's connection is gone."""
+        """The peer's connection is gone; who has waited longest gets its slot."""
         self._peers.discard(peer)
+        self._slots.leave(peer)
         if not self._peers:
             self._empty.set()
+        if self._stopped:
+            return
+        while (waiting := self._slots.next()) is not None:
+            if not self.paused:
+                waiting.hold(False)
+            waiting.serve(self._session(waiting))
 
     def drop(self, peer: Peer) -> None:
         """The peer does not read what we write."""
@@ -174,17 +207,28 @@ class Server:
 
     # Details
 
+    def _session(self, peer: Peer) -> Session | None:
+        try:
+            return self._make_session(peer)
+        except Exception as error:  # the outermost frame, as in `Peer.data_received`
+            self.crashed(peer, error)
+            return None
+
     def _hold_newcomer(self, peer: Peer) -> None:
-        if self.paused:
+        if self.paused or self._slots.is_waiting(peer):
             peer.hold(True)
 
     def _refuse(self, peer: Peer) -> None:
         self.refused += 1
         peer.abort()
+        self._log_now_and_then("connection refused: too many", peer, self.refused)
+
+    def _log_now_and_then(self, event: str, peer: Peer, count: int) -> None:
+        """A storm of devices must not become one of lines."""
         now = time.monotonic()
-        if now >= self._next_refusal_said_at:  # a storm of devices must not become one of lines
-            self._next_refusal_said_at = now + 1.0
-            self._log.warning("connection refused: too many", peer=peer.address, all=self.refused)
+        if now >= self._next_log_at:
+            self._next_log_at = now + 1.0
+            self._log.warning(event, peer=peer.address, all=count)
 
     async def _drained(self) -> None:
         while self._peers:
@@ -204,6 +248,8 @@ class Server:
                 continue
             moment = loop.time() - timeout_s
             for peer in [one for one in self._peers if one.silent_since(moment)]:
+                if self._slots.is_waiting(peer):  # it could not be heard
+                    continue
                 if peer.closing:  # it was closed a while ago, and does not take the rest
                     peer.abort()
                 else:

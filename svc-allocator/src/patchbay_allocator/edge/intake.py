@@ -49,7 +49,13 @@ async def run(unit: Unit) -> None:
         gather_s=GATHER_S,
     ) as outbox:
         edge = IntakeEdge(unit.bus, outbox)
-        limits = Limits(settings.max_connections, settings.idle_timeout_s, ended_grace_s=0)
+        limits = Limits(
+            settings.max_connections,
+            settings.idle_timeout_s,
+            ended_grace_s=0,
+            max_per_address=settings.max_per_address,
+            trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+        )
         host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
         async with Server(edge.connected, host, port, limits, unit.log) as server:
             edge.server = server
@@ -178,4 +184,5 @@ class IntakeSession:
             except Rejected as error:
                 self._edge.refuse(error.message, frame.original, self._peer)
             else:
+                self._peer.identify()
                 self._edge.take(job)

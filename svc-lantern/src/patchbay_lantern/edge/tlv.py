@@ -37,6 +37,9 @@ async def run(unit: Unit) -> None:
             ended_grace_s=0,
             dead_after_s=settings.dead_after_s,
             send_buffer_bytes=settings.send_buffer_bytes,
+            max_per_address=settings.max_per_address,
+            trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+            speakers=False,
         )
         port = unit.config.port(settings.port)
         async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:

@@ -48,6 +48,8 @@ async def run(unit: Unit) -> None:
         idle_timeout_s=settings.idle_timeout_s,
         write_buffer_bytes=settings.listener_buffer_bytes,
         ended_grace_s=settings.command_timeout_s + ANSWER_GRACE_S,
+        max_per_address=settings.max_per_address,
+        trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
     )
     port = unit.config.port(settings.port)
     async with Server(api.connected, unit.listen_host, port, limits, unit.log) as server:

@@ -78,6 +78,8 @@ class ApiSession:
 
     def _take(self, requests: Iterable[wire.Request]) -> None:
         for request in requests:
+            if not isinstance(request.asked, wire.Refused):
+                self._peer.identify()
             if self._task is None and not self._waiting:
                 if isinstance(request.asked, wire.Listen):
                     self._listen(request.asked)

@@ -125,7 +125,9 @@ class Decoder:
     def __init__(self, end_mark: bytes = END_MARK, get_order: GetOrder = "type") -> None:
         self._mark = end_mark
         self._order: GetOrder = get_order
-        self._held = b""
+        self._held = bytearray()
+        self._searched = 0
+        """Up to here there is no end mark: a request that comes byte by byte is searched once."""
         self._over = False
         self._marks = False
 
@@ -151,23 +153,36 @@ class Decoder:
         """What has come is all there is of the request."""
         if not self.waiting:
             return []
-        held, self._held, self._over = self._held, b"", True
+        held = bytes(self._held)
+        self._end()
         return [Request(read(held, self._order))]
 
     def _next(self) -> Request | None:
         held, mark = self._held, self._mark
-        fixed = _fixed_length(held)
-        place = held.find(mark, fixed) if mark and len(held) >= fixed else -1
-        if place >= 0 and (not fixed or place == fixed or held[:5] in COMMANDS):
-            self._held, self._marks = held[place + len(mark) :], True
-            return Request(read(held[: fixed or place], self._order), marked=True)
+        name = bytes(held[:COMMAND_BYTES])
+        fixed = _fixed_length(name)
+        place = -1
+        if mark and len(held) >= fixed:
+            place = held.find(mark, max(fixed, self._searched))
+            self._searched = place if place >= 0 else max(0, len(held) - len(mark) + 1)
+        if place >= 0 and (not fixed or place == fixed or name in COMMANDS):
+            request = bytes(held[: fixed or place])
+            del held[: place + len(mark)]
+            self._searched, self._marks = 0, True
+            return Request(read(request, self._order), marked=True)
         if fixed and len(held) >= fixed and not self._marks:
-            self._over, self._held = True, b""
-            return Request(read(held[:fixed], self._order))
+            request = bytes(held[:fixed])
+            self._end()
+            return Request(read(request, self._order))
         if len(held) > MAX_REQUEST:
-            self._over, self._held = True, b""
+            self._end()
             return Request(Refused(BAD_REQUEST), marked=self._marks)
         return None
+
+    def _end(self) -> None:
+        """What follows on the connection means nothing."""
+        self._over = True
+        self._held = bytearray()
 
 
 def read(request: bytes, order: GetOrder = "type") -> Asked:
@@ -193,9 +208,8 @@ def read(request: bytes, order: GetOrder = "type") -> Asked:
     return Call(name, payload=rest)
 
 
-def _fixed_length(held: bytes) -> int:
+def _fixed_length(name: bytes) -> int:
     """The length of a request that begins so; 0 for one that ends otherwise."""
-    name = held[:COMMAND_BYTES]
     if name == GET:
         return GET_LENGTH
     if name == LISTEN:
