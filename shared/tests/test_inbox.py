@@ -105,7 +105,7 @@ async def test_a_new_epoch_is_taken_and_a_straggler_of_the_past_one_is_dropped(
     await until(lambda: domain.inbox.waiting == 0)
     assert domain.ids == ["e1:1", "e1:2", "e2:1", "e2:2"]
     [source] = await store.find(SOURCES, {})
-    assert source == {"_id": EDGE, "epoch": "e2", "upto": 2, "past": ["e1"]}
+    assert source == {"_id": EDGE, "epoch": "e2", "upto": 2, "past": ["e1"], "ended": [2]}
 
 
 async def test_nothing_is_acknowledged_before_it_is_persisted(domain: Domain, edge: Edge) -> None:

@@ -117,6 +117,7 @@ class Unit:
             port=config.broker_port,
             meter=self._process.meter(self.name, instance, config.runtime.root_topic),
         )
+        self.bus.info_changed = self._tell_info
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""
         self.is_serving = False
@@ -266,6 +267,8 @@ class Unit:
                 numbers[key] = source()
             except Exception as error:  # what is only told must not stop the unit
                 self.log.warning("no number for the info", key=key, error=repr(error))
+        for outbox in self.bus.backlogs:
+            numbers |= outbox.losses()
         info = UnitInfo(
             unit=self.name,
             version=patchbay.__version__,
@@ -275,6 +278,7 @@ class Unit:
             connections=numbers.pop("connections", 0),
             reconnects=self.bus.reconnects,
             dead_letters=self.bus.dead_letters,
+            epoch=next((one.epoch for one in self.bus.backlogs), ""),
             detail=numbers,
         )
         payload = encode(info)

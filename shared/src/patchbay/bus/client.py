@@ -76,6 +76,8 @@ class Bus:
         self._kept: dict[str, bytes] = {}
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
+        self.info_changed: Callable[[], None] = lambda: None
+        """Publishes the unit's info at once, when something in it must be there in time."""
         self._meter = meter
         self._letters = DeadLetters(client_id, settings.dead_letter_queue)
         self._requests: Requests | None = None
@@ -105,7 +107,7 @@ class Bus:
 
     def start(self) -> None:
         """Start connecting, in the background and for ever."""
-        self.failed = asyncio.get_running_loop().create_future()
+        self._fate()
         self._dialer = Dialer(
             self.settings,
             self._make_connection,
@@ -114,9 +116,19 @@ class Bus:
             self.log,
             lambda: self._presence.twin,
         )
-        self._task = asyncio.create_task(
-            self._dial(self._dialer, self.failed), name=f"bus {self.client_id}"
-        )
+        self._task = asyncio.create_task(self._dial(self._dialer), name=f"bus {self.client_id}")
+
+    def fail(self, why: str) -> None:
+        """The unit cannot go on: it stops with an error that says why."""
+        failed = self._fate()
+        if not failed.done():
+            failed.set_result(why)
+
+    def _fate(self) -> asyncio.Future[str]:
+        """Done, with the reason, when the unit has to stop."""
+        if self.failed is None:
+            self.failed = asyncio.get_running_loop().create_future()
+        return self.failed
 
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
@@ -327,9 +339,9 @@ class Bus:
 
     # The connection's life
 
-    async def _dial(self, dialer: Dialer, failed: asyncio.Future[str]) -> None:
+    async def _dial(self, dialer: Dialer) -> None:
         await dialer.dial()
-        failed.set_result(f"another client uses our instance id {self.client_id}")
+        self.fail(f"another client uses our instance id {self.client_id}")
 
     def _make_connection(self) -> Connection:
         return Connection(

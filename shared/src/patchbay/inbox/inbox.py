@@ -22,6 +22,7 @@ from patchbay.errors import Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
+    EpochName,
     Event,
     decode,
     encode,
@@ -32,7 +33,7 @@ from patchbay.messages import (
 )
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.topics import device_id
+from patchbay.topics import BATCH, device_id
 
 Apply = Callable[[list[Event]], Awaitable[None]]
 """Persists events, in order. Raises Unavailable while it cannot; it is then called again, with the
@@ -50,6 +51,15 @@ ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+class _Info(msgspec.Struct):
+    """What counts here of a unit's info."""
+
+    epoch: EpochName = ""
+
+
+_info = msgspec.json.Decoder(_Info)
 
 
 class Inbox:
@@ -95,6 +105,7 @@ class Inbox:
         for name in names:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
+        bus.listen(topics.unit_info("+"), self._unit_info)
 
     @property
     def waiting(self) -> int:
@@ -134,6 +145,13 @@ class Inbox:
     def _deliver(self, message: Message) -> None:
         self._arrived.append(message)
         self._something.set()
+
+    def _unit_info(self, message: Message) -> None:
+        """A unit says which epoch it sends; the broker lets nobody else publish that."""
+        message.ack()
+        with contextlib.suppress(msgspec.DecodeError):
+            info = decode(_info, message.payload) if message.payload else _Info()
+            self._watermarks.announce(message.topic.split("/")[-2], info.epoch)
 
     async def _work(self) -> None:
         pause = self._settings.backoff_initial_s
@@ -190,7 +208,6 @@ class Inbox:
         """The events of a message; what is none becomes a dead letter."""
         try:
             events = decode_events(message.payload, message.content_type)
-            return events if self._device == "+" else [one for one in events if self._ours(one)]
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
@@ -199,6 +216,14 @@ class Inbox:
                 self._service, f"no event: {error}", message.payload, topic=message.topic
             )
             return []
+        address = self._bus.topics.address(message.topic)
+        if address is not None and address.name == BATCH:
+            foreign = [one for one in events if one.source != address.device]
+            if foreign:  # the broker lets each unit publish its own batches only
+                why = f"a batch of {address.device} with events of {foreign[0].source[:64]!r}"
+                self._bus.dead_letter(self._service, why, message.payload, topic=message.topic)
+                events = [one for one in events if one.source == address.device]
+        return events if self._device == "+" else [one for one in events if self._ours(one)]
 
     def _ours(self, event: Event) -> bool:
         return device_id(event.subject) == self._device
@@ -223,7 +248,7 @@ class Inbox:
 
     async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
         take: list[Event] = []
-        told: dict[tuple[str, str], bool] = {}
+        told: dict[tuple[str, str], Verdict] = {}
         for _, events in batch:
             for event in events:
                 if not event.sequence:
@@ -232,17 +257,17 @@ class Inbox:
                 verdict = self._watermarks.judge(event)
                 if verdict is Verdict.TAKE:
                     take.append(event)
-                if verdict is not Verdict.OVER:
-                    key = (event.source, event.epoch)
-                    told[key] = verdict is Verdict.GAP
+                told[event.source, event.epoch] = verdict
         if take:
             await self._persist(take)
             self.taken += len(take)
         await self._watermarks.save()
         for message, _ in batch:
             message.ack()
-        for (source, epoch), nak in told.items():
-            ack = self._watermarks.ack(source, epoch, nak=nak)
+        for (source, epoch), verdict in told.items():
+            over = verdict is Verdict.OVER
+            nak = over or verdict is Verdict.GAP
+            ack = self._watermarks.ack(source, epoch, nak=nak, over=over)
             with contextlib.suppress(Unavailable, ValueError):  # no topic can name some sources
                 self._bus.post(self._bus.topics.ack(source), encode(ack))
 

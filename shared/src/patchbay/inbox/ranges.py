@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
 from patchbay.inbox.inbox import Apply, Inbox
-from patchbay.messages import AckRanges, Event, encode, ranges_of
+from patchbay.messages import ACK_RANGES, AckRanges, Event, encode, ranges_of
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import shared
@@ -56,6 +56,8 @@ class RangeInbox(Inbox):
             if event.sequence:
                 done[event.source, event.epoch].add(event.sequence)
         for (source, epoch), numbers in done.items():
-            with contextlib.suppress(Unavailable):  # the edge sends them again
-                ack = AckRanges(epoch, ranges_of(numbers))
-                self._bus.post(self._bus.topics.ack(source), encode(ack))
+            ranges = ranges_of(numbers)
+            with contextlib.suppress(Unavailable, ValueError):  # the edge sends them again
+                for first in range(0, len(ranges), ACK_RANGES):
+                    ack = AckRanges(epoch, ranges[first : first + ACK_RANGES])
+                    self._bus.post(self._bus.topics.ack(source), encode(ack))

@@ -151,6 +151,8 @@ def _log_of(path: Path) -> list[pages.Frame]:
         found = pages.frames(log, pages.page_size_of(main[:100], log[:32]))
         if found and not main:
             raise Damage("it is empty, and its log is not")
+    if Path(f"{path}.reserve").exists() and path.exists() and not path.stat().st_size:
+        raise Damage("it is empty, and it was not")
     return found
 
 

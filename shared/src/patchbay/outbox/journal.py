@@ -246,7 +246,7 @@ class Journal:
             ).fetchall()
         for row in found:
             if not is_event(row):
-                self._found(f"event {row[0]} is damaged")
+                self.found_damage(f"event {row[0]} is damaged")
                 raise sqlite3.DatabaseError(self.damage)
         return [Row(*row[:-1]) for row in found]
 
@@ -308,7 +308,7 @@ class Journal:
             yield self._db
         except sqlite3.Error as error:
             if is_damage(error):
-                self._found(str(error))
+                self.found_damage(str(error))
             raise
 
     @contextlib.contextmanager
@@ -326,7 +326,7 @@ class Journal:
             finally:
                 self._remember_sizes()
 
-    def _found(self, why: str) -> None:
+    def found_damage(self, why: str) -> None:
         """The file is damaged: leave word for the next start."""
         if not self.damage:
             self.damage = f"the outbox {self._path} is damaged: {why}"
@@ -361,5 +361,5 @@ class Journal:
             return
         with contextlib.suppress(sqlite3.Error, OSError):
             install_copy(self._db, self._path)
-        self._found("somebody has removed, replaced or cut it")
+        self.found_damage("somebody has removed, replaced or cut it")
         raise sqlite3.DatabaseError(self.damage)

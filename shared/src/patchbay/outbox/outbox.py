@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -23,6 +23,8 @@ from patchbay.messages import event_type
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import WINDOW, Sender
+
+T = TypeVar("T")
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
@@ -93,10 +95,13 @@ class Outbox:
         self._gather_rows = gather_rows
         self._form = form
         self._busy = busy
+        self._in_order = in_order
         self._sheds = {event_type(service, name) for name in sheds}
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
+        self._journal.on_damage = bus.fail
+        self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
         self._sender = sender(self._journal, bus, service, self._forget_soon, form)
         self._next = self._journal.seq + 1
@@ -136,8 +141,25 @@ class Outbox:
 
     @property
     def epoch(self) -> str:
-        """Names this file's numbering; new when the file is new."""
-        return self._journal.epoch
+        """The epoch of the events that are sent now; what is new may be of a later one."""
+        return self._sender.epoch
+
+    def losses(self) -> dict[str, int]:
+        """Numbers for the unit's info of what damage has cost; empty while there was none.
+
+        How many events are missing cannot be told where they are acknowledged in any order.
+        """
+        found: dict[str, int] = {}
+        saved = self._journal.salvaged
+        if saved is not None:
+            found |= {"outbox_events_salvaged": saved.events, "outbox_notes_salvaged": saved.notes}
+            if self._in_order:
+                found["outbox_events_missing"] = saved.missing
+        if aside := self._journal.set_aside:
+            found["outbox_files_set_aside"] = aside
+        if self.unreadable_notes:
+            found["outbox_notes_unreadable"] = self.unreadable_notes
+        return found
 
     @property
     def waiting(self) -> int:
@@ -151,6 +173,8 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Would `add` refuse now? A full disk is tried again every second."""
+        if self._journal.damage:
+            return True
         if not self._disk_ok and not self._has_room():
             return True
         return self._at_bound
@@ -203,6 +227,21 @@ class Outbox:
         """What was noted under names that begin with ``prefix``, in the file."""
         return self._journal.notes(prefix)
 
+    def read_notes(self, prefix: str, read: Callable[[bytes], T]) -> dict[str, T]:
+        """What was noted under names that begin with ``prefix``, as ``read`` understands it.
+
+        One that it does not understand is logged, counted and forgotten: the others count.
+        """
+        found: dict[str, T] = {}
+        for name, value in self.notes(prefix):
+            try:
+                found[name] = read(value)
+            except Exception as error:  # whatever a damaged note makes of its reader
+                self.unreadable_notes += 1
+                self._log.error("unreadable note", note=prefix + name, error=repr(error))
+                self.note(prefix + name, None)
+        return found
+
     def after_commit(self, done: Done) -> None:
         """Call ``done`` when this turn's commit is on disk, or has failed."""
         self._done.append(done)
@@ -237,7 +276,7 @@ class Outbox:
             except (sqlite3.Error, ValueError) as error:
                 ok = False
                 self._next = self._journal.seq + 1
-                self._no_room(error, rows)
+                self._not_written(error, rows)
             else:
                 self._sender.forgotten(ranges)
                 if not self._disk_ok:
@@ -250,6 +289,14 @@ class Outbox:
                 self._log.error("answer failed", exc_info=error)
         if ok and rows:
             self._sender.committed(rows)
+
+    def _not_written(self, error: Exception, rows: list[Row]) -> None:
+        if isinstance(error, sqlite3.IntegrityError):  # a number that the file cannot have yet
+            self._journal.found_damage(str(error))
+        if self._journal.damage:  # the unit stops; the next start salvages
+            self._log.error("outbox damaged", error=str(error), events=len(rows))
+        else:
+            self._no_room(error, rows)
 
     def _no_room(self, error: Exception, rows: list[Row]) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,

@@ -68,6 +68,11 @@ class RangeSender(Sender):
         """Events that no domain service has persisted yet."""
         return max(0, self._journal.rows - len(self._gone))
 
+    @property
+    def epoch(self) -> str:
+        """The present epoch: those before it may be sent at the same time."""
+        return self._journal.epoch
+
     def ranges(self) -> list[tuple[int, int]]:
         """Acknowledged rows that are in the file still, first and last."""
         return ranges_of(self._gone)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 import struct
 from collections import defaultdict
@@ -70,7 +71,8 @@ def open_or_salvage(
         why = _marker(path).read_text(encoding="utf-8", errors="replace") or "damaged"
     if not why:
         try:
-            return (*file.open_file(path, synchronous), None)
+            with _log_kept(path):
+                return (*file.open_file(path, synchronous), None)
         except file.Damage as error:
             why = str(error)
         except sqlite3.Error as error:
@@ -88,6 +90,27 @@ def open_or_salvage(
         set_aside=len(set_aside(path)),
     )
     return (*file.open_file(path, synchronous), saved)
+
+
+@contextlib.contextmanager
+def _log_kept(path: Path) -> Iterator[None]:
+    """While this lasts the log has a second name, and its first one again if it ends with an error:
+    SQLite deletes the log of a file that it closes, with all that it could not read of it."""
+    log, kept = Path(f"{path}-wal"), Path(f"{path}-wal.kept")
+    if kept.exists() and not log.exists():  # killed between the two
+        kept.replace(log)
+    kept.unlink(missing_ok=True)
+    if log.exists():
+        try:
+            os.link(log, kept)
+        except OSError:  # a file system without links
+            shutil.copyfile(log, kept)
+    try:
+        yield
+    finally:
+        if kept.exists() and not log.exists():
+            kept.replace(log)
+        kept.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> list[Path]:

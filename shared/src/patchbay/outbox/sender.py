@@ -175,7 +175,7 @@ class Sender:
             epoch = self._journal.epoch_at(first)
         if epoch.name != self._announced:
             self._announced = epoch.name
-            self._bus.info_changed()  # the domain service takes no epoch that our info does not name
+            self._bus.info_changed()  # the domain takes no epoch that our info does not name
         return epoch.last
 
     def _publish(self, rows: list[Row]) -> None:
@@ -270,15 +270,16 @@ class Sender:
             try:
                 self._obey(ack, epoch, upto)
             except sqlite3.Error as error:  # the next nak tries again
+                self._asked_for = -1
                 self._log.error("new epoch not written", error=str(error))
 
     def _obey(self, ack: Ack, epoch: Epoch, upto: int) -> None:
         """The domain service asks for what comes after ``upto``: send it, if that can help.
 
         It cannot if that event is not in the file any more: the domain's store is new or an older
-        one, or the file was damaged. Nor can it if the domain takes nothing more of this epoch. Then
-        what is left becomes a new epoch. What the domain has persisted before, it may count again;
-        nothing is lost, and facts have the same ids.
+        one, or the file was damaged. Nor can it if the domain takes nothing more of this epoch.
+        Then what is left becomes a new epoch. What the domain has persisted before, it may count
+        again; nothing is lost, and facts have the same ids.
         """
         first = self._journal.next_after(max(upto, self.acked))
         if first > epoch.last and epoch.name != self._journal.epoch:
