@@ -236,13 +236,13 @@ def _read_meta(db: sqlite3.Connection) -> tuple[int, int, list[tuple[int, str]]]
 
 def is_event(row: Sequence[Any]) -> bool:
     """Is this an event, by its types and its checksum?"""
-    if not (
-        isinstance(row[0], int)
-        and all(isinstance(one, str) for one in row[1:6])
-        and isinstance(row[6], bytes)
-    ):
+    try:
+        check = event_check(row)
+    except (TypeError, ValueError):
         return False
-    return row[7] is None or row[7] == event_check(row)
+    if type(row[0]) is not int or type(row[6]) is not bytes:
+        return False
+    return row[7] is None or row[7] == check
 
 
 def is_note(name: Any, value: Any, check: Any) -> bool:

@@ -87,6 +87,7 @@ class Journal:
         self.acked = state.acked
         self.rows = state.rows
         self.bytes = state.bytes
+        self._name, self._log = str(path), f"{path}-wal"
         self._place = self._files()
 
     @property
@@ -138,7 +139,9 @@ class Journal:
             (name, value, note_check(name, value)) for name, value in notes if value is not None
         ]
         seq = rows[-1].seq if rows else self.seq
-        with self._writing() as db:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
             gone = freed = 0
             if acked > self.acked:  # first, since it makes room for what is new
                 gone, freed = db.execute(
@@ -164,6 +167,12 @@ class Journal:
                 written = max(acked, self.acked)
                 check = meta_check(self.epoch, self.base, seq, written)
                 db.execute("UPDATE meta SET seq = ?, acked = ?, crc = ?", (seq, written, check))
+            db.execute("COMMIT")
+        except BaseException as error:
+            self._undo(error)
+            raise
+        finally:
+            self._remember_sizes()
         self.seq = seq
         self.acked = max(acked, self.acked)
         self.rows += len(rows) - gone
@@ -307,24 +316,29 @@ class Journal:
         try:
             yield self._db
         except sqlite3.Error as error:
-            if is_damage(error):
-                self.found_damage(str(error))
+            self._undo(error)
             raise
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction."""
-        with self._reading() as db:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            finally:
-                self._remember_sizes()
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            self._undo(error)
+            raise
+        finally:
+            self._remember_sizes()
+
+    def _undo(self, error: BaseException) -> None:
+        """This has gone wrong: nothing of its transaction is written."""
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            self.found_damage(str(error))
+        with contextlib.suppress(sqlite3.Error):  # of a file that cannot be read either
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def found_damage(self, why: str) -> None:
         """The file is damaged: leave word for the next start."""
@@ -334,21 +348,17 @@ class Journal:
             mark_damaged(self._path, why)
             self.on_damage(self.damage)
 
-    def _files(self) -> list[tuple[int, int, int]]:
+    def _files(self) -> tuple[int, ...]:
         """Which files the names of file and log stand for now, and how large they are."""
-        found = []
-        for name in (self._path, f"{self._path}-wal"):
-            try:
-                stat = os.stat(name)
-            except OSError:
-                found.append((0, 0, 0))
-            else:
-                found.append((stat.st_dev, stat.st_ino, stat.st_size))
-        return found
+        try:
+            main, log = os.stat(self._name), os.stat(self._log)
+        except OSError:
+            return ()
+        return main.st_ino, log.st_ino, main.st_size, log.st_size
 
     def _remember_sizes(self) -> None:
         now = self._files()
-        if [one[:2] for one in now] == [one[:2] for one in self._place]:
+        if now[:2] == self._place[:2]:
             self._place = now
 
     def check_place(self) -> None:

@@ -195,9 +195,29 @@ def _values(payload: bytes) -> list[Value]:
     body = end
     values: list[Value] = []
     while at < end:
-        kind, at = _varint(payload, at)
-        value, size = _value(payload, kind, body)
-        values.append(value)
+        kind = payload[at]
+        if kind < 0x80:
+            at += 1
+        else:
+            kind, at = _varint(payload, at)
+        if kind >= 12:
+            size = (kind - 12) // 2
+            raw = payload[body : body + size]
+            values.append(raw.decode() if kind % 2 else raw)
+        elif kind in _INTEGER_BYTES:
+            size = _INTEGER_BYTES[kind]
+            values.append(int.from_bytes(payload[body : body + size], "big", signed=True))
+        elif kind == 7:
+            size = 8
+            values += struct.unpack_from(">d", payload, body)
+        elif kind in (8, 9):
+            size = 0
+            values.append(kind - 8)
+        elif kind == 0:
+            size = 0
+            values.append(None)
+        else:
+            raise Unreadable(f"a value of kind {kind}")
         body += size
     if at != end or body != len(payload):
         raise Unreadable("a record that does not end where it says")
@@ -205,25 +225,6 @@ def _values(payload: bytes) -> list[Value]:
 
 
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
-
-
-def _value(payload: bytes, kind: int, at: int) -> tuple[Value, int]:
-    if kind >= 12:
-        size = (kind - 12) // 2
-        raw = bytes(payload[at : at + size])
-        if len(raw) != size:
-            raise Unreadable("a value that is cut off")
-        return (raw.decode() if kind % 2 else raw), size
-    if kind in _INTEGER_BYTES:
-        size = _INTEGER_BYTES[kind]
-        return int.from_bytes(payload[at : at + size], "big", signed=True), size
-    if kind == 7:
-        return struct.unpack_from(">d", payload, at)[0], 8
-    if kind in (8, 9):
-        return kind - 8, 0
-    if kind == 0:
-        return None, 0
-    raise Unreadable(f"a value of kind {kind}")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

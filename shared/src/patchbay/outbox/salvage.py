@@ -328,6 +328,8 @@ class _Saving:
 
     def _fields(self, table: str, record: Record) -> list[Any]:
         """The values in the order of our own columns; None for what is not there."""
+        if self._columns[table] == file.COLUMNS[table]:
+            return [*record.values, None][: len(file.COLUMNS[table])]
         there = dict(zip(self._columns[table], record.values, strict=False))
         return [there.get(name) for name in file.COLUMNS[table]]
 
@@ -335,14 +337,13 @@ class _Saving:
         if record.values[0] is not None or len(record.values) < len(file.COLUMNS["events"]) - 2:
             return False
         row = [record.rowid, *self._fields("events", record)[1:]]
-        lacking = set(file.COLUMNS["events"]) - set(self._columns["events"])
-        if lacking - {"crc"}:
-            row = _completed(row, lacking)
+        if self._columns["events"] != file.COLUMNS["events"]:
+            row = _completed(row, set(file.COLUMNS["events"]) - set(self._columns["events"]))
         if not isinstance(row[2], str) or "/event/" not in row[2] or not file.is_event(row):
             return False
         self._db.execute(
             "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row[:7], file.event_check(row)),
+            row if row[7] is not None else (*row[:7], file.event_check(row)),
         )
         return True
 
@@ -387,7 +388,9 @@ class _Saving:
 
 
 def _completed(row: list[Any], lacking: set[str]) -> list[Any]:
-    """An event of which a column is gone: what others tell of it, or what stands for nothing."""
+    """An event of which columns are gone: what others tell of it, or what stands for nothing."""
+    if not lacking - {"crc"}:
+        return row
     values = dict(zip(file.COLUMNS["events"], row, strict=True))
     topic = values["topic"] if isinstance(values["topic"], str) else ""
     levels = topic.split("/")
