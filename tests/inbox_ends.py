@@ -70,6 +70,8 @@ class Domain:
         self.kept: list[Event] = []
         self.failing: Exception | None = None
         self.hanging: asyncio.Event | None = None
+        self.poison = ""
+        """The id of an event that cannot be read."""
         self.inbox = Inbox(bus, store, SETTINGS, "tiny", ["said"], self._apply)
 
     async def _apply(self, events: list[Event]) -> None:
@@ -78,7 +80,7 @@ class Domain:
             await self.hanging.wait()
         if self.failing is not None:
             raise self.failing
-        if any(bytes(one.data) == b'"poison"' for one in events):
+        if any(bytes(one.data) == b'"poison"' or one.id == self.poison for one in events):
             raise ValueError("poison")
         self.kept += events
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from patchbay.errors import Rejected
 from patchbay.messages import (
     Ack,
+    AckRanges,
     Event,
     answer,
     batch,
@@ -142,6 +143,22 @@ def test_an_acknowledgement_asks_for_nothing_unless_it_says_so() -> None:
     assert msgspec.json.decode(b'{"epoch": "e1", "upto": 3}', type=Ack) == Ack("e1", 3)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"epoch": "e", "upto": -1}',
+        b'{"epoch": "e", "upto": 9007199254740993}',
+        b'{"epoch": "e", "ranges": [[-100000000000, 0]]}',
+        b'{"epoch": "e", "ranges": [[0, 1e30]]}',
+        b'{"epoch": "e", "ranges": [' + b"[1, 1]," * 3_000 + b"[1, 1]]}",
+    ],
+)
+def test_an_acknowledgement_out_of_bounds_is_a_decode_error(payload: bytes) -> None:
+    kind = AckRanges if b"ranges" in payload else Ack
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(payload, type=kind)
+
+
 def test_answers_say_whether_it_went_well() -> None:
     assert json.loads(answer()) == {"ok": True}
     assert json.loads(answer({"cell": 5})) == {"ok": True, "cell": 5}
@@ -180,7 +197,10 @@ def test_any_spelling_of_a_time_is_the_same_moment(text: str) -> None:
     assert rfc3339(parse_time(text)) == "2026-01-02T03:04:05.678Z"
 
 
-@pytest.mark.parametrize("text", ["", "now", "17", "2026-01-02T03:04:05", "2026-13-02T03:04:05Z"])
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01T00:00:00+23:59", "", "now", "17", "2026-01-02T03:04:05", "2026-13-02T03:04:05Z"],
+)
 def test_a_text_that_names_no_moment_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_time(text)

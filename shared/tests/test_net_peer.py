@@ -41,6 +41,17 @@ async def test_small_answers_are_not_delayed() -> None:
 
 
 @on_both_loops
+async def test_every_peer_is_probed_so_that_one_without_power_does_not_stay() -> None:
+    async with house() as one:
+        await one.connect()
+        connection = one.sessions[0].peer._transport
+        assert connection is not None
+        sock = connection.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+
+
+@on_both_loops
 async def test_what_was_written_before_close_arrives() -> None:
     async with house() as one:
         reader, writer = await one.connect()
@@ -248,6 +259,22 @@ async def test_a_session_that_raises_at_its_end_costs_nobody_else_anything() -> 
             assert await other_reader.readexactly(5) == b"hello"
         writer.close()
         other.close()
+
+
+@on_both_loops
+async def test_a_session_that_raises_when_it_may_write_again_is_counted_and_closed() -> None:
+    def mistake() -> None:
+        raise RuntimeError("a mistake of a session that may write again")
+
+    async with house() as one:
+        reader, writer = await one.connect()
+        peer = one.sessions[0].peer
+        peer.on_drained(mistake)
+        while not peer.waiting_bytes:
+            peer.write(b"x" * 65_536)
+        await rest(reader)
+        assert (one.server.crashes, one.sessions[0].gone) == (1, 1)
+        writer.close()
 
 
 @on_both_loops

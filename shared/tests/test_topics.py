@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.topics import Address, Topics, device_id, matches
+from patchbay.topics import MAX_DEVICE, Address, Topics, device_id, matches
 
 TOPICS = Topics()
 
@@ -39,6 +39,17 @@ def test_every_topic_is_spelled_as_the_grammar_says(topic: str, spelled: str) ->
 @pytest.mark.parametrize("original", ["1953", "board-7", "a_b", "0", "-", "_"])
 def test_an_id_that_is_allowed_stays_as_it_is(original: str) -> None:
     assert device_id(original) == original
+
+
+def test_an_endless_id_is_cut_and_two_of_them_stay_apart() -> None:
+    one, other = device_id("a" * 70_000), device_id("a" * 70_001)
+    assert len(one) == len(other) == MAX_DEVICE
+    assert one != other
+    assert device_id("a" * MAX_DEVICE) == "a" * MAX_DEVICE
+
+
+def test_an_id_that_is_not_unicode_has_a_device_id() -> None:
+    assert device_id("\ud800").startswith("_-")
 
 
 def test_an_id_of_which_only_the_case_changes_gets_no_digest() -> None:

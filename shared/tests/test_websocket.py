@@ -37,12 +37,14 @@ class Echo:
         self.client = client
         self.heard: list[str | bytes] = []
         self.gone = 0
+        self.crashes_at_its_end = False
         all_of_them.append(self)
 
     def received(self, message: str | bytes) -> None:
         self.heard.append(message)
         if message == "crash":
             raise RuntimeError("a mistake in a session")
+        self.crashes_at_its_end |= message == "crash at the end"
         if message == "bye":
             self.client.close(4000, "as you wish")
             self.client.close(4001, "said twice")
@@ -50,6 +52,8 @@ class Echo:
 
     def lost(self) -> None:
         self.gone += 1
+        if self.crashes_at_its_end:
+            raise RuntimeError("a mistake at the end of a session")
 
 
 class House:
@@ -141,6 +145,17 @@ async def test_a_session_that_raises_ends_its_own_connection_only() -> None:
         await one.send("crash")
         assert await closed(one) == 1011
         assert here.server.crashes == 1
+        await other.send("still here")
+        assert await said(other) == "still here"
+
+
+@on_both_loops
+async def test_a_session_that_raises_at_its_end_is_counted() -> None:
+    async with house() as here, here.client() as other:
+        async with here.client() as one:
+            await one.send("crash at the end")
+            assert await said(one) == "crash at the end"
+        await until(lambda: here.server.crashes == 1)
         await other.send("still here")
         assert await said(other) == "still here"
 

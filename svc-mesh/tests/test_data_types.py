@@ -32,6 +32,17 @@ def test_a_value_of_another_length_and_an_unknown_type_say_nothing() -> None:
     assert readings("XYZ", b"123456") == {}
 
 
+@pytest.mark.parametrize(
+    ("latitude", "longitude"), [(3248.83, 12.0), (90.001, 0.0), (-90.001, 0.0), (0.0, 180.001)]
+)
+def test_a_place_that_is_not_on_earth_is_null(latitude: float, longitude: float) -> None:
+    data = gps_bytes(latitude, longitude)
+    assert gps(data) is None
+    node = Node(5)
+    report(node, [Value("GPS", data)], "2026-01-02T03:04:05.678Z", 64)
+    assert state(node).gps is None
+
+
 def test_a_new_type_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = DataType(length=2, field="celsius", read=lambda data: int.from_bytes(data) / 10)
     monkeypatch.setitem(DATA_TYPES, "TMP", kind)

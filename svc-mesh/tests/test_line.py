@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 import termios
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import serial
+import serial.rfc2217
 
-from patchbay.testing import until
+from patchbay.testing import PATIENCE_S, until, vanish
+from patchbay_mesh.edge.line import Line
 from patchbay_mesh.wire.content import Value
 from patchbay_mesh.wire.uart import Command, Frame
 
@@ -172,3 +177,141 @@ async def test_a_port_may_be_a_socket(house: House) -> None:
     await house.documents("readings", 4)
     await house.stop("uart")
     server.close()
+
+
+async def test_a_root_that_vanishes_without_closing_its_connection_is_found(house: House) -> None:
+    house.replace(dead_after_s=2)
+    came: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        loop = asyncio.get_running_loop()
+        port = server.getsockname()[1]
+        await house.watch()
+        await house.start_domain()
+        starting = asyncio.create_task(house.start_uart(f"socket://127.0.0.1:{port}"))
+        came.append((await loop.sock_accept(server))[0])
+        await starting
+        await until(lambda: house.uart.ready and house.statuses.get("root") == "online")
+        vanish(came[0])
+        async with asyncio.timeout(PATIENCE_S):
+            again, _ = await loop.sock_accept(server)
+        assert house.uart.line is not None
+        assert house.uart.line.losses == 1
+        await until(lambda: house.uart.ready)
+        again.sendall(TWO_VALUES)
+        await house.documents("readings", 2)
+        await house.stop("uart")
+        again.close()
+
+
+async def test_a_silent_root_is_reported_until_it_is_heard_again(house: House) -> None:
+    house.replace(root_silence_s=0.2)
+    await house.start()
+    watching = asyncio.create_task(house.uart.watch_silence())
+    await until(lambda: house.states.get("root", {}).get("silent") is True)
+    assert house.states["root"] == {"port": str(house.root.link), "open": True, "silent": True}
+    reports = asyncio.create_task(_report_often(house))
+    await until(lambda: house.states["root"]["silent"] is False)
+    reports.cancel()
+    await until(lambda: house.states["root"]["silent"] is True)
+    house.root.unplug()
+    await until(lambda: house.states["root"] == {**house.states["root"], "open": False})
+    await until(lambda: house.states["root"]["silent"] is False)  # what is closed is not silent
+    watching.cancel()
+
+
+async def _report_often(house: House) -> None:
+    while True:
+        await house.root.report(5, Value(b"CNT", b"1"))
+        await asyncio.sleep(0.01)
+
+
+async def test_a_port_has_one_user(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    await house.start()
+    other = Line(
+        _Nobody(),
+        str(house.root.link),
+        115_200,
+        reconnect_s=(0.05, 0.1),
+        write_timeout_s=1.0,
+        write_queue=1,
+        dead_after_s=45,
+    )
+    running = asyncio.create_task(other.run())
+    with pytest.raises(serial.SerialException, match="is in use by another process"):
+        await asyncio.to_thread(other._open_url)
+    for number in range(20):
+        await house.report(5, number.to_bytes(6))
+    assert not other.ready
+    await house.stop("uart")  # the lock goes with its holder
+    await until(lambda: other.ready)
+    running.cancel()
+
+
+class _Nobody:
+    """Owns a line and does nothing with it."""
+
+    def opened(self) -> None: ...
+
+    def closed(self, why: str) -> None: ...
+
+    def received(self, data: bytes) -> None: ...
+
+
+@pytest.mark.parametrize(("dtr", "rts"), [(True, True), (False, False), (True, False)])
+async def test_dtr_and_rts_are_as_the_settings_say(dtr: bool, rts: bool) -> None:
+    with FarLines() as far:
+        line = Line(
+            _Nobody(),
+            f"rfc2217://127.0.0.1:{far.port}",
+            115_200,
+            reconnect_s=(0.05, 0.1),
+            write_timeout_s=1.0,
+            write_queue=1,
+            dead_after_s=45,
+            dtr=dtr,
+            rts=rts,
+        )
+        opened = await asyncio.to_thread(line._open_url)
+        await until(lambda: (far.lines.dtr, far.lines.rts) == (dtr, rts))
+        await asyncio.to_thread(opened.close)
+        # DTR low while RTS is high resets the usual board of an ESP32: not even for a moment.
+        assert ("dtr", False, True) not in far.seen
+
+
+class FarLines(threading.Thread):
+    """A serial port elsewhere (RFC 2217), which remembers the changes of DTR. ``with``."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.lines: Any = serial.serial_for_url("loop://", timeout=0.05)
+        self.seen: list[tuple[str, bool, bool]] = []
+        """Each change of DTR, with RTS as it was then."""
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._connection: socket.socket | None = None
+
+    def write(self, data: bytes) -> None:
+        """What the protocol answers."""
+        assert self._connection is not None
+        self._connection.sendall(data)
+
+    def run(self) -> None:
+        self._connection, _ = self._server.accept()
+        manager = serial.rfc2217.PortManager(self.lines, self)
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and (data := self._connection.recv(1)):
+            before = self.lines.dtr
+            for _ in manager.filter(data):
+                pass
+            if self.lines.dtr != before:
+                self.seen.append(("dtr", self.lines.dtr, self.lines.rts))
+
+    def __enter__(self) -> FarLines:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._server.close()

@@ -8,9 +8,11 @@ understood by whoever reads it (see `patchbay.bus`).
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -24,18 +26,35 @@ JSON: Final = "application/json"
 EVENT_JSON: Final = "application/cloudevents+json"
 EVENT_MSGPACK: Final = "application/cloudevents+msgpack"
 
+MAX_INT: Final = 2**53
+"""The largest number that is taken from a peer: every JSON reader and BSON hold it exactly, and
+what is added to it later still fits into 64 bits."""
 
-MAX_SEQUENCE: Final = 2**53
-"""Sequence numbers stay exact in any JSON reader below this; no edge ever counts so far."""
+MAX_LEVEL: Final = 256
+"""Characters of a source or an epoch. Instance ids have some thirty, epochs 32."""
 
-MAX_EPOCH: Final = 64
-"""Characters of an epoch's name: ours have 32."""
+MAX_ID: Final = 512
+"""Characters of an event's id, which becomes part of a document's key. Ours have at most 200."""
 
-ACK_RANGES: Final = 1000
-"""Ranges in one acknowledgement: a domain acknowledges a round of so many events at most."""
+MAX_SUBJECT: Final = 1_024
+"""Characters of a subject: the device's own id. A client's name has up to 256, a board's id 128."""
 
-Number = Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
-EpochName = Annotated[str, Meta(max_length=MAX_EPOCH)]
+MAX_TYPE: Final = 256
+MAX_TIME: Final = 64
+
+MAX_RANGES: Final = 2_048
+"""Ranges of one acknowledgement: a round has some 1,000 events, so at most half as many."""
+
+Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
+"""A number that a peer counts with: a sequence, a revision, so many."""
+
+LetterText = Annotated[str, Meta(max_length=65_535)]
+"""A text in a dead letter: as long as a topic may be."""
+
+_UNSAFE = "\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufffe\\uffff"
+_TEXT = re.compile(f"[^{_UNSAFE}]*")
+_LEVEL = re.compile(f"(?![$])[^+#/{_UNSAFE}]+")
+"""One MQTT topic level and one document key (MQTT 5, 1.5.4 and 4.7.1; MongoDB keys with ``$``)."""
 
 
 class Event(
@@ -58,6 +77,18 @@ class Event(
     data: Raw = Raw(b"null")
 
 
+class Faulty(Event, frozen=True, kw_only=True):
+    """In the place of an event that is invalid: it can only become a dead letter.
+
+    ``fault`` is why, ``original`` its bytes, ``topic`` where it came. With a ``sequence`` it counts
+    as handled, so that its source goes on with the next one; without one nobody waits for it.
+    """
+
+    fault: str
+    original: bytes
+    topic: str
+
+
 class Ack(Struct, frozen=True):
     """How far a domain service has persisted one edge's events.
 
@@ -66,8 +97,8 @@ class Ack(Struct, frozen=True):
     has to begin a new one for what it has left.
     """
 
-    epoch: EpochName
-    upto: Number
+    epoch: str
+    upto: Count
     nak: bool = False
     over: bool = False
 
@@ -78,22 +109,25 @@ class AckRanges(Struct, frozen=True):
     Both ends of each range of ``ranges`` are meant too.
     """
 
-    epoch: EpochName
-    ranges: Annotated[list[tuple[Number, Number]], Meta(max_length=ACK_RANGES)]
+    epoch: str
+    ranges: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_RANGES)]
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What could not be handled, with the reason and the original's first bytes as hex."""
+    """What could not be handled, with the reason and the original's first bytes as hex.
 
-    id: str
-    reason: str
-    time: str
-    source: str
-    topic: str = ""
-    peer: str = ""
-    size: int
-    hex: str
-    text: str = ""
+    Each is stored, and anybody can publish one: so its texts have bounds, far above what we write.
+    """
+
+    id: Annotated[str, Meta(max_length=MAX_ID)]
+    reason: LetterText
+    time: Annotated[str, Meta(max_length=MAX_TIME)]
+    source: Annotated[str, Meta(max_length=MAX_LEVEL)]
+    topic: LetterText = ""
+    peer: LetterText = ""
+    size: Count
+    hex: LetterText
+    text: LetterText = ""
 
 
 class Failure(Struct, frozen=True):
@@ -163,6 +197,81 @@ def decode_events(payload: bytes) -> list[Event]:
     return [decode(_event, payload)]
 
 
+def is_level(text: str) -> bool:
+    """Can this name stand in a topic and as a document's key?"""
+    return len(text) <= MAX_LEVEL and _LEVEL.fullmatch(text) is not None
+
+
+def fault_of(event: Event) -> str:
+    """What is wrong with an event's envelope; empty if nothing is.
+
+    A durable event's source names a topic, where it is acknowledged, and a document.
+    """
+    if not 0 < len(event.id) <= MAX_ID or not _is_text(event.id):
+        return f"id must be 1 to {MAX_ID} characters, none of them a control character"
+    if len(event.type) > MAX_TYPE or not _is_text(event.type):
+        return f"type must be at most {MAX_TYPE} characters, none of them a control character"
+    if len(event.subject) > MAX_SUBJECT:
+        return f"subject must be at most {MAX_SUBJECT} characters"
+    if len(event.time) > MAX_TIME:
+        return f"time must be at most {MAX_TIME} characters"
+    if event.sequence:
+        return _fault_of_place(event.source, event.epoch, event.sequence)
+    if len(event.source) > MAX_LEVEL or not _is_text(event.source):
+        return f"source must be at most {MAX_LEVEL} characters, none of them a control character"
+    return ""
+
+
+def _is_text(text: str) -> bool:
+    return text.isprintable() or _TEXT.fullmatch(text) is not None
+
+
+def _fault_of_place(source: str, epoch: str, sequence: int) -> str:
+    """What is wrong with the place of a durable event in its source; empty if nothing is."""
+    if not 0 < sequence <= MAX_INT:
+        return f"sequence must be 0 to {MAX_INT}"
+    if len(source) > MAX_LEVEL or len(epoch) > MAX_LEVEL:
+        return f"source and epoch must be at most {MAX_LEVEL} characters"
+    return _fault_of_levels(source, epoch)
+
+
+@lru_cache(maxsize=256)
+def _fault_of_levels(source: str, epoch: str) -> str:
+    """Cached, since all events of a source say the same."""
+    if not is_level(source):
+        return f"source must be a topic level of 1 to {MAX_LEVEL} characters"
+    if not is_level(epoch):
+        return f"epoch must be 1 to {MAX_LEVEL} characters that a topic level can have"
+    return ""
+
+
+def faulty(
+    fault: str,
+    original: bytes,
+    *,
+    source: str = "",
+    epoch: str = "",
+    sequence: int = 0,
+    subject: str = "",
+    topic: str = "",
+) -> Faulty:
+    """What takes the place of an invalid event, with its place in its source if that is valid."""
+    if _fault_of_place(source, epoch, sequence):
+        source, epoch, sequence = "", "", 0
+    return Faulty(
+        id=new_id(),
+        source=source,
+        type="invalid",
+        subject=subject[:MAX_SUBJECT],
+        time=rfc3339(now()),
+        sequence=sequence,
+        epoch=epoch,
+        fault=f"invalid event: {fault}",
+        original=original,
+        topic=topic,
+    )
+
+
 def event_type(service: str, name: str) -> str:
     """The CloudEvents type of a service's event."""
     return f"patchbay.{service}.{name}"
@@ -225,7 +334,10 @@ def parse_time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range") from error
 
 
 def batch(bodies: Sequence[bytes]) -> bytes:

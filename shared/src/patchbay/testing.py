@@ -36,6 +36,9 @@ is: only one that would fail waits to the end."""
 
 TEST_PORTS = (10_000, 30_000)
 
+TCP_REPAIR = 19
+"""Linux, ``<linux/tcp.h>``: a socket in repair mode is closed without a segment."""
+
 
 def free_port() -> int:
     """A TCP port that nobody listens on now, below those that the kernel gives to clients.
@@ -50,6 +53,17 @@ def free_port() -> int:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
             return port
+
+
+def vanish(connection: socket.socket) -> None:
+    """Close a connection so that its peer learns nothing of it: neither FIN nor reset is sent, as
+    when a machine loses its power. Skips the test where the kernel does not let us (it takes
+    CAP_NET_ADMIN)."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    except PermissionError:
+        pytest.skip("no CAP_NET_ADMIN: a connection cannot vanish")
+    connection.close()
 
 
 async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:

@@ -25,6 +25,11 @@ from functools import lru_cache
 BATCH = "batch"
 """The event name under which an edge sends many events as one CloudEvents batch."""
 
+MAX_DEVICE = 512
+"""Characters of a device id: a topic has at most 65,535 bytes, and a key of a document fewer. The
+longest id that an edge takes in, a client's name, comes to 265."""
+
+_DIGEST = 9
 _NOT_ALLOWED = re.compile(r"[^a-z0-9_-]")
 
 
@@ -34,13 +39,14 @@ def device_id(original: str) -> str:
 
     Lower case, everything outside ``[a-z0-9_-]`` becomes ``_``; if more than the case changed,
     ``-`` and 8 hex digits of the original's SHA-256 keep two devices apart. An empty id becomes
-    ``_-`` and its digest, so a topic never has an empty level.
+    ``_-`` and its digest, so a topic never has an empty level. One that is too long is cut.
     """
     lower = original.lower()
     clean = _NOT_ALLOWED.sub("_", lower)
-    if clean == lower and clean:
+    if clean == lower and 0 < len(clean) <= MAX_DEVICE:
         return clean
-    return f"{clean or '_'}-{hashlib.sha256(original.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{clean[: MAX_DEVICE - _DIGEST] or '_'}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

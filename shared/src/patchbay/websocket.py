@@ -321,13 +321,20 @@ class WebSocketServer:
         except ConnectionClosed:
             pass  # without a farewell, or after nonsense: the library has answered
         except Exception as error:  # the outermost frame: a session's mistake ends its own client
-            self.crashes += 1
-            self._log.error("session failed", peer=client.address, exc_info=error)
+            self._crashed(client, error)
             await connection.close(INTERNAL_ERROR)
         finally:
             self._clients.discard(client)
             if session is not None:
-                session.lost()
+                try:
+                    session.lost()
+                except Exception as error:  # as above
+                    self._crashed(client, error)
+
+    def _crashed(self, client: Client, error: Exception) -> None:
+        """Log and count a session that raised."""
+        self.crashes += 1
+        self._log.error("session failed", peer=client.address, exc_info=error)
 
 
 def _known_to(house: WebSocketServer) -> type[ServerConnection]:

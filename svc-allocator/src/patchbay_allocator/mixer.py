@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 import structlog
 
+from patchbay.sockets import notice_power_cuts
 from patchbay_allocator.wire.combinator import Answer, Mix, MixDecoder, Refused, encode_answer
 from patchbay_allocator.wire.json_objects import WireError
 
@@ -113,6 +114,7 @@ class Mixer:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        notice_power_cuts(writer.get_extra_info("socket"))
         decoder = MixDecoder()
         jobs: asyncio.Queue[Mix] = asyncio.Queue()
         if (task := asyncio.current_task()) is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
-from patchbay.sockets import allow_connections
+from patchbay.sockets import allow_connections, notice_power_cuts
 from patchbay_lantern.commands import COMMANDS, Light, Registry
 from patchbay_lantern.messages import Order
 from patchbay_lantern.settings import LanternSettings
@@ -52,6 +52,7 @@ class SimulatedLantern(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        notice_power_cuts(transport.get_extra_info("socket"))
         self._decoder = Decoder()
         self._fleet.connected += 1
 

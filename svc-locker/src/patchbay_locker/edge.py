@@ -172,8 +172,7 @@ class LockerEdge:
                 answered.append((board, request.send))
         if answers and session.peer.write(b"".join(answers)):
             for board, send in answered:
-                if board.last is not None and board.last.send == send:
-                    board.last = board.last.with_answer()
+                self.memory.answered(board, send)
 
     def refuse(self, session: BoardSession, error: WireError) -> None:
         """Bad input: this connection closes, and what came becomes a dead letter."""

@@ -16,20 +16,23 @@ DEGREE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class DataType:
-    """A type with a form: ``field`` is the key under which a node's state shows what it says."""
+    """A type with a form: ``field`` is the key under which a node's state shows its value. ``read``
+    returns None for a value that is physically impossible: a garbled frame."""
 
     length: int
     field: str
     read: Callable[[bytes], Any]
 
 
-def gps(data: bytes) -> dict[str, float]:
+def gps(data: bytes) -> dict[str, float] | None:
     """Longitude, then latitude, three bytes each, little endian, signed, thousandths of a degree.
 
-    ``02f001 be9200`` is longitude 126.978, latitude 37.566.
+    ``02f001 be9200`` is longitude 126.978, latitude 37.566. None beyond 90 and 180 degrees.
     """
     longitude = int.from_bytes(data[:3], "little", signed=True)
     latitude = int.from_bytes(data[3:6], "little", signed=True)
+    if abs(longitude) > 180 * DEGREE or abs(latitude) > 90 * DEGREE:
+        return None
     return {"latitude": latitude / DEGREE, "longitude": longitude / DEGREE}
 
 
@@ -47,11 +50,10 @@ DATA_TYPES: Final[dict[str, DataType]] = {
 
 
 def readings(type: str, data: bytes) -> dict[str, Any]:
-    """What a value says, by the field that shows it; empty for bytes that only their owner knows.
-
-    So is a value of another length than its type has.
-    """
+    """A decoded value, by the field that shows it. Empty for a type that is not in the registry, a
+    value of another length than its type has, and one outside of its range."""
     known = DATA_TYPES.get(type)
     if known is None or len(data) != known.length:
         return {}
-    return {known.field: known.read(data)}
+    read = known.read(data)
+    return {} if read is None else {known.field: read}

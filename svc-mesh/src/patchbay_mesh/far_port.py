@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, cast
 
+from patchbay.sockets import notice_power_cuts
+
 READ_BYTES: Final = 65_536
 
 
@@ -76,6 +78,7 @@ class _User(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        notice_power_cuts(transport.get_extra_info("socket"))
         self._port.taken_by(self)
         try:
             self._descriptor = self._port.open()

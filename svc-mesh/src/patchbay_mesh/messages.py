@@ -1,9 +1,10 @@
 """The typed messages that the mesh service puts on the bus.
 
-Edge to domain, durable and in MessagePack: `Data`, `Message`, `Network`. Domain to everybody:
-`State` and the events. To the root: `Send`, `Raw`. API to monitor: `Log`, `Robots`. To the domain:
-the commands. A type has three bytes; here it is a text of the characters with these numbers
-(Latin-1), so any three bytes can be said and ``GPS`` is ``"GPS"``.
+Edge to domain, durable and in MessagePack: `Data`, `Message`, `Network`. Edge to everybody:
+`RootState`. Domain to everybody: `State` and the events. To the root: `Send`, `Raw`. API to
+monitor: `Log`, `Robots`. To the domain: the commands. A type has three bytes; here it is a text of
+the characters with these numbers (Latin-1), so any three bytes can be said and ``GPS`` is
+``"GPS"``.
 """
 
 from __future__ import annotations
@@ -115,6 +116,17 @@ class Network(Struct, frozen=True):
     """``event/network`` (durable): the root says that these nodes are in the mesh."""
 
     nodes: list[Member]
+
+
+class RootState(Struct, frozen=True, kw_only=True):
+    """``state`` of the device root (retained): its serial port. Void while its status is
+    offline and ``open`` is true: then the edge was killed."""
+
+    port: str
+    """The setting ``serial``. Empty: none."""
+    open: bool
+    silent: bool
+    """It has sent nothing for ``root_silence_s``."""
 
 
 # From the domain

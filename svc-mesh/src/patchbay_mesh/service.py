@@ -27,6 +27,7 @@ SERVICE = Service(
                 "mesh/root/event/rejected",
                 "mesh/<instance>/event/batch",
                 "mesh/root/status",
+                "mesh/root/state",
             ),
             subscribe=("mesh/root/cmd/+", "mesh/root/status"),
         ),

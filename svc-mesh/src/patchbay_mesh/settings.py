@@ -28,6 +28,24 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     baud: Positive = 115_200
     """Bits a second: what an ESP32 uses if nobody says otherwise."""
 
+    dtr: bool = True
+    """Assert DTR while the port is open, as pyserial and terminals do. Some boards need it (USB
+    CDC firmware that waits for it), some are held in their boot loader by it."""
+
+    rts: bool = True
+    """Assert RTS while the port is open. A board whose reset pin hangs on RTS alone is held in
+    reset by it: set it to false. Linux asserts both lines for a moment whenever a port is
+    opened."""
+
+    dead_after_s: Annotated[int, Meta(ge=2, le=3600)] = 45
+    """A root at a TCP connection (``socket://``, ``rfc2217://``) that has vanished without a word
+    (power, cable) is found within so long, and its port opened anew."""
+
+    root_silence_s: Seconds = 300.0
+    """A root that has sent nothing for so long is reported as silent: in the log, in
+    ``root/state`` and in the unit's info. A mesh in which nodes report does so every few seconds;
+    one without nodes may rightly be silent."""
+
     escape_xor: Annotated[int, Meta(ge=0, le=255)] = 0xFA
     """What an escaped byte is XORed with; later firmware has 255."""
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -22,8 +22,9 @@ from patchbay.errors import Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
-    EpochName,
+    MAX_LEVEL,
     Event,
+    Faulty,
     decode,
     encode,
     event_type,
@@ -56,7 +57,7 @@ _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 class _Info(msgspec.Struct):
     """What counts here of a unit's info."""
 
-    epoch: EpochName = ""
+    epoch: Annotated[str, msgspec.Meta(max_length=MAX_LEVEL)] = ""
 
 
 _info = msgspec.json.Decoder(_Info)
@@ -207,23 +208,32 @@ class Inbox:
     def _decode(self, message: Message) -> list[Event]:
         """The events of a message; what is none becomes a dead letter."""
         try:
-            events = decode_events(message.payload, message.content_type)
+            events = decode_events(message.payload, message.content_type, message.topic)
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
                 return [bare]
             self._bus.dead_letter(
-                self._service, f"no event: {error}", message.payload, topic=message.topic
+                self._service, f"invalid event: {error}", message.payload, topic=message.topic
             )
             return []
         address = self._bus.topics.address(message.topic)
         if address is not None and address.name == BATCH:
-            foreign = [one for one in events if one.source != address.device]
-            if foreign:  # the broker lets each unit publish its own batches only
-                why = f"a batch of {address.device} with events of {foreign[0].source[:64]!r}"
-                self._bus.dead_letter(self._service, why, message.payload, topic=message.topic)
-                events = [one for one in events if one.source == address.device]
+            events = self._own(events, address.device, message)
         return events if self._device == "+" else [one for one in events if self._ours(one)]
+
+    def _own(self, events: list[Event], instance: str, message: Message) -> list[Event]:
+        """Those of a batch that are of the instance whose topic it came on: the broker lets nobody
+        else publish there. Others become a dead letter."""
+        own = [
+            one
+            for one in events
+            if one.source == instance or (isinstance(one, Faulty) and not one.sequence)
+        ]
+        if len(own) < len(events):
+            why = f"invalid batch: it has events of others than {instance}"
+            self._bus.dead_letter(self._service, why, message.payload, topic=message.topic)
+        return own
 
     def _ours(self, event: Event) -> bool:
         return device_id(event.subject) == self._device
@@ -271,7 +281,17 @@ class Inbox:
             with contextlib.suppress(Unavailable, ValueError):  # no topic can name some sources
                 self._bus.post(self._bus.topics.ack(source), encode(ack))
 
-    async def _persist(self, events: list[Event]) -> None:
+    async def _persist(self, round_: list[Event]) -> None:
+        """Persist what is valid; what is not becomes a dead letter, and counts as handled."""
+        events = [event for event in round_ if not isinstance(event, Faulty)]
+        await self._persist_valid(events)
+        for event in round_:
+            if isinstance(event, Faulty):
+                self._bus.dead_letter(self._service, event.fault, event.original, topic=event.topic)
+
+    async def _persist_valid(self, events: list[Event]) -> None:
+        if not events:
+            return
         try:
             await self._apply(events)
             return

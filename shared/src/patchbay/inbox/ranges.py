@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
 from patchbay.inbox.inbox import Apply, Inbox
-from patchbay.messages import ACK_RANGES, AckRanges, Event, encode, ranges_of
+from patchbay.messages import MAX_RANGES, AckRanges, Event, encode, ranges_of
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import shared
@@ -58,6 +58,6 @@ class RangeInbox(Inbox):
         for (source, epoch), numbers in done.items():
             ranges = ranges_of(numbers)
             with contextlib.suppress(Unavailable, ValueError):  # the edge sends them again
-                for first in range(0, len(ranges), ACK_RANGES):
-                    ack = AckRanges(epoch, ranges[first : first + ACK_RANGES])
+                for first in range(0, len(ranges), MAX_RANGES):
+                    ack = AckRanges(epoch, ranges[first : first + MAX_RANGES])
                     self._bus.post(self._bus.topics.ack(source), encode(ack))

@@ -24,8 +24,9 @@ class Limits:
     ended_grace_s: float = ENDED_GRACE_S
     """A peer that has said all still gets answers for so long. 0: it never gets any."""
     dead_after_s: int = 0
-    """A peer that has vanished without a word is found within so long, also while nobody says
-    anything (see `find_dead`). 0: only ``idle_timeout_s`` finds it."""
+    """A peer that has vanished without FIN or reset is found within so long, also while nobody
+    sends anything (see `find_dead`). 0: within a minute, and one that does not read is left alone
+    (see `notice_power_cuts`)."""
     send_buffer_bytes: int = 0
     """What the kernel may hold for one peer. 0: as it likes, up to megabytes."""
     max_waiting: int = MAX_WAITING

@@ -108,12 +108,10 @@ class Peer(asyncio.Protocol):
             self._transport.abort()
 
     def only_listens(self) -> None:
-        """This peer will say nothing more and is not closed for it, nor for saying so; a power cut
-        is noticed. One that has left looks like one that has said all: the next write finds it, or
-        the kernel's probes do, after a minute and a half."""
+        """This peer will send nothing more and is not closed for it, nor for half-closing. One that
+        has left looks like one that has half-closed: the next write finds it, or the kernel's
+        probes do, after a minute."""
         self._listens = True
-        if self._transport is not None:
-            notice_power_cuts(self._transport.get_extra_info("socket"))
 
     # What the transport says
 
@@ -125,6 +123,8 @@ class Peer(asyncio.Protocol):
         limits = self._server.limits
         if limits.dead_after_s:
             find_dead(sock, limits.dead_after_s)
+        else:
+            notice_power_cuts(sock)
         if limits.send_buffer_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
         self._heard_at = self._loop.time()
@@ -171,7 +171,10 @@ class Peer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._drained is not None and not self.closing:
-            self._drained()
+            try:
+                self._drained()
+            except Exception as error:  # as above
+                self._server.crashed(self, error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         session, self._session, self._transport = self._session, None, None

@@ -108,6 +108,7 @@ class Outbox:
         self._rows: list[Row] = []
         self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
+        self._later: dict[str, bytes] = {}
         self._done: list[Done] = []
         self._turn_scheduled = False
         self._committed_at = 0.0
@@ -135,6 +136,7 @@ class Outbox:
         for timer in (self._forgetting, self._gathering):
             if timer is not None:
                 timer.cancel()
+        self._note_what_waits()
         self._commit()
         self._bus.backlogs.remove(self)
         self._journal.close()
@@ -220,8 +222,15 @@ class Outbox:
 
     def note(self, name: str, value: bytes | None) -> None:
         """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
+        self._later.pop(name, None)
         self._notes[name] = value
         self._schedule()
+
+    def note_later(self, name: str, value: bytes) -> None:
+        """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
+        the unit stops. A kill before that loses it."""
+        self._later[name] = value
+        self._forget_soon()
 
     def notes(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """What was noted under names that begin with ``prefix``, in the file."""
@@ -364,8 +373,13 @@ class Outbox:
         self._forgetting = None
         if self._busy():
             self._forget_soon()
-        elif self._owes:
+        elif self._owes or self._later:
+            self._note_what_waits()
             self._schedule()
+
+    def _note_what_waits(self) -> None:
+        later, self._later = self._later, {}
+        self._notes = {**later, **self._notes}
 
 
 def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:

@@ -82,6 +82,7 @@ class CombinatorsEdge:
         self.wrong_device = 0
         """Answers that name another combinator than the one that gave them."""
         self.bad_input = 0
+        self.noted = outbox.read_notes("combinator/", _read_note)
         self._hands: dict[int, Hand] = {}
         self._mix = msgspec.json.Decoder(Mix)
         self._drop = msgspec.json.Decoder(Drop)
@@ -157,6 +158,10 @@ class _Note(msgspec.Struct):
     finished: list[str] = []
 
 
+def _read_note(note: bytes) -> _Note:
+    return msgspec.json.decode(note, type=_Note)
+
+
 class Hand:
     """What one combinator has in hand, and how it comes and goes."""
 
@@ -172,9 +177,8 @@ class Hand:
         """It is in hand and was sent on no connection."""
         self._leaving = False
         self._note = _Note()
-        for name, value in edge.outbox.notes("combinator/"):
-            if name == str(number):
-                self._note = msgspec.json.decode(value, type=_Note)
+        if str(number) in edge.noted:
+            self._note = edge.noted[str(number)]
         if self._note.command and self._note.lost_at is None:
             self._note.lost_at = rfc3339(now())  # we had it when we died, and so the connection
 

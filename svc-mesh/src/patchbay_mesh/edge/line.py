@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import socket
 import termios
 import threading
 from collections import deque
@@ -20,6 +22,7 @@ import serial
 import structlog
 
 from patchbay.errors import Unavailable
+from patchbay.sockets import find_dead
 
 READ_BYTES: Final = 65_536
 THREAD_POLL_S: Final = 0.5
@@ -64,7 +67,11 @@ class _Port(Protocol):
 
 
 class Line:
-    """One port, by any pyserial URL. `run` it; times are seconds."""
+    """One port, by any pyserial URL. `run` it; times are seconds.
+
+    ``dtr``, ``rts``: whether these lines are asserted while the port is open. ``dead_after_s``: a
+    peer of a TCP connection that has vanished without FIN or reset is found within so long.
+    """
 
     def __init__(
         self,
@@ -75,6 +82,9 @@ class Line:
         reconnect_s: tuple[float, float],
         write_timeout_s: float,
         write_queue: int,
+        dead_after_s: int,
+        dtr: bool = True,
+        rts: bool = True,
     ) -> None:
         self.url = url
         self.losses = 0
@@ -84,6 +94,9 @@ class Line:
         self._reconnect_s = reconnect_s
         self._write_timeout_s = write_timeout_s
         self._write_queue = write_queue
+        self._dead_after_s = dead_after_s
+        self._dtr = dtr
+        self._rts = rts
         self._loop = asyncio.get_running_loop()
         self._port: _Port | None = None
         self._lost = asyncio.Event()
@@ -162,9 +175,10 @@ class Line:
 
     async def _open(self) -> _Port:
         """The port. Raises one of `FAILURES`."""
-        opened = await asyncio.to_thread(
-            serial.serial_for_url, self.url, baudrate=self._baud, timeout=THREAD_POLL_S
-        )
+        opened = await asyncio.to_thread(self._open_url)
+        connection = getattr(opened, "_socket", None)
+        if isinstance(connection, socket.socket):
+            find_dead(connection, self._dead_after_s)
         descriptor = _descriptor(opened)
         if descriptor is None:
             return _ThreadPort(self, opened, self._loop)
@@ -173,6 +187,35 @@ class Line:
         except FAILURES:
             opened.close()
             raise
+
+    def _open_url(self) -> Any:
+        """The port as pyserial opens it, locked, with DTR and RTS as they were asked for."""
+        port = serial.serial_for_url(
+            self.url,
+            do_not_open=True,
+            baudrate=self._baud,
+            timeout=THREAD_POLL_S,
+            exclusive=True,
+        )
+        port.rts = self._rts
+        try:
+            port.open()
+        except serial.SerialException as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
+                raise serial.SerialException(
+                    f"{self.url} is in use by another process, which holds its lock"
+                ) from error
+            raise
+        if not self._dtr:
+            # Not before RTS: a board that restarts by RTS alone (as the ESP32's usual circuit does)
+            # must not see it alone for a moment. Opening a port asserts both, on Linux always.
+            try:
+                port.dtr = False
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTTY):  # a pseudo-terminal has none
+                    port.close()
+                    raise
+        return port
 
     async def _use(self, port: _Port) -> None:
         self._lost.clear()

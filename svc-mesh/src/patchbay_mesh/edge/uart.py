@@ -16,7 +16,7 @@ from patchbay.bus import Bus, Commands, Request
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import now, rfc3339
+from patchbay.messages import encode, now, rfc3339
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_mesh.edge.line import Line, NotReady
@@ -32,6 +32,7 @@ from patchbay_mesh.messages import (
     Network,
     Raw,
     Rejected,
+    RootState,
     Send,
     Value,
     from_hex,
@@ -85,11 +86,13 @@ async def run(unit: Unit) -> None:
         unit.info_sources["telemetry_given_up"] = lambda: outbox.shed
         unit.info_sources["refused"] = lambda: edge.refused
         unit.info_sources["port_losses"] = lambda: edge.line.losses if edge.line else 0
+        unit.info_sources["silent_s"] = lambda: edge.silent_s
         running = None
         if url is None:
             unit.log.warning("no serial port is named: nothing is read (setting serial)")
         else:
             running = unit.spawn(edge.open(url).run(), "line")
+            unit.spawn(edge.watch_silence(), "silence of the root")
         await unit.serving()
         if running is not None:
             running.cancel()
@@ -113,6 +116,10 @@ class UartEdge:
         self._decoder = Decoder(settings.escape_xor)
         self._skipped = self._dropped = 0
         self._refusing = False
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._silent = False
+        self._state_topic = bus.topics.state(SERVICE, ROOT)
         self._status_topic = bus.topics.status(SERVICE, ROOT)
         self._log = structlog.get_logger("uart").bind(instance=bus.client_id)
         bus.listen(self._status_topic, self._status_said)
@@ -138,7 +145,11 @@ class UartEdge:
             reconnect_s=(settings.reconnect_initial_s, settings.reconnect_max_s),
             write_timeout_s=settings.write_timeout_s,
             write_queue=settings.write_queue,
+            dead_after_s=settings.dead_after_s,
+            dtr=settings.dtr,
+            rts=settings.rts,
         )
+        self._publish_state()
         return self.line
 
     @property
@@ -159,6 +170,7 @@ class UartEdge:
     # What the line says
 
     def opened(self) -> None:
+        self._heard_at = self._loop.time()
         self._tell_status()
 
     def closed(self, why: str) -> None:
@@ -169,6 +181,7 @@ class UartEdge:
         self._tell_status()
 
     def received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
         frames = self._decoder.feed(data)
         if not frames:
             return
@@ -224,6 +237,28 @@ class UartEdge:
             raise Rejected("serial_not_ready", str(error)) from error
         return {"bytes": len(data)}
 
+    # Silence
+
+    @property
+    def silent_s(self) -> int:
+        """Whole seconds since the root sent something, or its port was opened. 0: it is closed."""
+        return int(self._loop.time() - self._heard_at) if self.ready else 0
+
+    async def watch_silence(self) -> None:
+        """Report a root that sends nothing for ``root_silence_s``, and that it sends again."""
+        limit_s = self._settings.root_silence_s
+        while True:
+            await asyncio.sleep(min(1.0, limit_s / 4))
+            silent = self.ready and self._loop.time() - self._heard_at >= limit_s
+            if silent == self._silent:
+                continue
+            self._silent = silent
+            if silent:
+                self._log.warning("root silent", port=self._port, silent_s=self.silent_s)
+            else:
+                self._log.info("root no longer silent", port=self._port)
+            self._publish_state()
+
     # The status of the root
 
     @property
@@ -232,6 +267,11 @@ class UartEdge:
 
     def _tell_status(self) -> None:
         self._bus.keep(self._status_topic, ONLINE if self.ready else OFFLINE)
+        self._publish_state()
+
+    def _publish_state(self) -> None:
+        state = RootState(port=self._port, open=self.ready, silent=self._silent)
+        self._bus.keep(self._state_topic, encode(state))
 
     def _status_said(self, message: BusMessage) -> None:
         """The domain says ``offline`` for an edge that was killed; we are here again."""
