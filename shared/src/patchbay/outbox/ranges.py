@@ -171,7 +171,7 @@ class RangeSender(Sender):
                 self._under_way.pop(seq, None)
                 self._again.pop(seq, None)
                 self._gone.add(seq)
-            if last > self.sent and beyond < WINDOW:
+            if last > self.sent and beyond < WINDOW and epoch.name != self._journal.epoch:
                 later = self._journal.numbers_between(
                     max(first, self.sent + 1), last, WINDOW - beyond
                 )

@@ -82,7 +82,6 @@ class CombinatorsEdge:
         self.wrong_device = 0
         """Answers that name another combinator than the one that gave them."""
         self.bad_input = 0
-        self.noted = outbox.read_notes("combinator/", _read_note)
         self._hands: dict[int, Hand] = {}
         self._mix = msgspec.json.Decoder(Mix)
         self._drop = msgspec.json.Decoder(Drop)
@@ -177,8 +176,9 @@ class Hand:
         """It is in hand and was sent on no connection."""
         self._leaving = False
         self._note = _Note()
-        if str(number) in edge.noted:
-            self._note = edge.noted[str(number)]
+        noted = edge.outbox.read_notes(f"combinator/{number}", _read_note).get("")
+        if noted is not None:
+            self._note = noted
         if self._note.command and self._note.lost_at is None:
             self._note.lost_at = rfc3339(now())  # we had it when we died, and so the connection
 
