@@ -57,6 +57,14 @@ async def task(unit: Unit) -> None:
     unit.log.info("taken down")
 
 
+async def callback(unit: Unit) -> None:
+    def break_down() -> None:
+        raise RuntimeError("a mistake in a callback")
+
+    asyncio.get_running_loop().call_soon(break_down)
+    await unit.serving()
+
+
 async def early(unit: Unit) -> None:
     unit.log.info("nothing to do")
 
@@ -90,7 +98,7 @@ async def taken(unit: Unit) -> None:
     await unit.serving()
 
 
-ROLES = (well, crash, unavailable, task, early, waiting, hanging, blocking, taken)
+ROLES = (well, crash, unavailable, task, callback, early, waiting, hanging, blocking, taken)
 
 SERVICE = Service(
     name="odd",

@@ -245,6 +245,13 @@ async def test_a_mistake_in_a_task_takes_the_unit_down_in_good_order(start: Star
     assert unit.said("taken down")
 
 
+async def test_a_mistake_in_a_callback_is_logged_with_its_place(start: Start) -> None:
+    unit = start("odd.callback")
+    await until(lambda: unit.said("unhandled error"))
+    (line,) = unit.said("unhandled error")
+    assert "a mistake in a callback" in line["exception"]
+
+
 async def test_a_role_that_ends_by_itself_is_a_failure(start_alone: Start) -> None:
     unit = start_alone("odd.early")
     assert await unit.exit_code() == 1

@@ -14,7 +14,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 
 from patchbay.errors import Unavailable
 from patchbay.settings import StoreSettings
-from patchbay.store import INSERT_BATCH, Inserter, Store, reaching
+from patchbay.store import INSERT_BATCH, Store, reaching
 from patchbay.testing import PATIENCE_S, Part, store_part
 
 AWAY_S = 8.0
@@ -236,7 +236,6 @@ async def test_a_killed_store_is_unavailable_for_each_operation_and_has_all_it_c
         own.replace("things", [({"_id": 1}, {"_id": 1})]),
         own.find("things", {}),
         own.count("things", {}),
-        Inserter(own, "things").insert({"_id": 0}),
     ]
     async with asyncio.timeout(AWAY_S):
         ends = await asyncio.gather(*operations, return_exceptions=True)
@@ -280,61 +279,6 @@ async def test_a_store_that_hangs_is_unavailable_and_works_when_it_goes_on(
             with pytest.raises(Unavailable):
                 await own.find("things", {})
     assert await own.count("things", {}) == 2
-
-
-class Counting(Store):
-    """Counts how many inserts the documents took."""
-
-    def __init__(self, settings: StoreSettings, uri: str) -> None:
-        super().__init__(settings, uri)
-        self.sizes: list[int] = []
-
-    async def insert_new(self, collection: str, documents: Any) -> int:
-        self.sizes.append(len(documents))
-        return await super().insert_new(collection, documents)
-
-
-async def test_what_many_callers_insert_travels_together(store: Store, store_server: Part) -> None:
-    settings = StoreSettings(database=store.collection("x").database.name)
-    async with Counting(settings, f"mongodb://127.0.0.1:{store_server.port}") as counting:
-        inserter = Inserter(counting, "things")
-        await asyncio.gather(*(inserter.insert({"_id": number}) for number in range(100)))
-        assert counting.sizes == [100]
-        first = asyncio.create_task(inserter.insert({"_id": 100}))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        others = [asyncio.create_task(inserter.insert({"_id": 101 + n})) for n in range(9)]
-        await asyncio.gather(first, *others)
-        assert counting.sizes == [100, 1, 9]
-    assert await store.count("things", {}) == 110
-
-
-async def test_an_insert_has_returned_only_when_the_document_is_there(store: Store) -> None:
-    inserter = Inserter(store, "things")
-    for number in range(3):
-        await inserter.insert({"_id": number})
-        assert await store.count("things", {}) == number + 1
-    await inserter.insert({"_id": 0, "say": "again"})
-    assert await store.find("things", {"_id": 0}) == [{"_id": 0}]
-
-
-async def test_an_error_reaches_every_caller_and_the_next_insert_works(store: Store) -> None:
-    inserter = Inserter(store, "things")
-    documents: list[dict[str, Any]] = [{"_id": 1}, {"_id": 2, "what": object()}, {"_id": 3}]
-    ends = await asyncio.gather(*map(inserter.insert, documents), return_exceptions=True)
-    assert all(isinstance(end, Exception) for end in ends), ends
-    await inserter.insert({"_id": 4})
-    assert await store.count("things", {"_id": 4}) == 1
-
-
-async def test_a_caller_that_gives_up_does_not_keep_the_others_from_theirs(store: Store) -> None:
-    inserter = Inserter(store, "things")
-    impatient = asyncio.create_task(inserter.insert({"_id": 1}))
-    patient = asyncio.create_task(inserter.insert({"_id": 2}))
-    await asyncio.sleep(0)
-    impatient.cancel()
-    await patient
-    assert await store.count("things", {"_id": 2}) == 1
 
 
 # Being cancelled

@@ -69,6 +69,7 @@ async def _live_together(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(_log_unhandled)
     async with _measured(config) as metrics:
         process = Process(len(chosen), Notifier.of(), metrics)
         together = [
@@ -85,6 +86,13 @@ async def _live_together(
         if metrics is not None:
             metrics.watch(together)
         return await _lived(together, stop, process)
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error that nobody else has caught, in a callback or a task that was not awaited."""
+    log.get_logger("runtime").error(
+        "unhandled error", where=context.get("message"), exc_info=context.get("exception")
+    )
 
 
 @contextlib.asynccontextmanager

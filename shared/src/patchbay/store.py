@@ -301,39 +301,3 @@ async def reaching(refused: frozenset[int] = REFUSED) -> AsyncIterator[None]:
     finally:
         if task and task.cancelling() > cancelled:
             raise asyncio.CancelledError
-
-
-class Inserter:
-    """Micro-batching: inserts of many callers travel as one `insert_new`.
-
-    While one batch is on its way the next one gathers, so the batches grow with the load.
-    """
-
-    def __init__(self, store: Store, collection: str) -> None:
-        self._store = store
-        self._collection = collection
-        self._gathered: list[tuple[Document, asyncio.Future[None]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def insert(self, document: Document) -> None:
-        """Insert a document by ``_id``; returns when it is safe. Raises Unavailable."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gathered.append((document, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(), name=f"insert into {self._collection}")
-        await future
-
-    async def _work(self) -> None:
-        while self._gathered:
-            batch, self._gathered = self._gathered, []
-            error: Exception | None = None
-            try:
-                await self._store.insert_new(self._collection, [one for one, _ in batch])
-            except Exception as caught:  # handed to every caller
-                error = caught
-            for _, future in batch:
-                if not future.done():
-                    if error is None:
-                        future.set_result(None)
-                    else:
-                        future.set_exception(error)

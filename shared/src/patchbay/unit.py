@@ -34,6 +34,7 @@ from patchbay.messages import UnitInfo, encode, now, rfc3339
 from patchbay.services import DOMAIN, Service, resolve
 from patchbay.settings import Config
 from patchbay.systemd import READY, STOPPING, WATCHDOG, Notifier
+from patchbay.tasks import Tasks
 from patchbay.topics import Topics
 
 INFO_PERIOD_S: Final = 10.0
@@ -109,6 +110,8 @@ class Unit:
         """Something went wrong; the process will exit with 1."""
         self.info_sources: dict[str, Callable[[], int]] = {}
         """Numbers for the unit's info: ``backlog``, ``connections``, anything else as detail."""
+        self.tasks = Tasks(self.name, self.fail)
+        """Every background task of the unit. If one raises, the unit stops with an error."""
         self.bus = Bus(
             config.broker,
             client_id=instance,
@@ -116,6 +119,7 @@ class Unit:
             durable=role == DOMAIN and self._alone,
             port=config.broker_port,
             meter=self._process.meter(self.name, instance, config.runtime.root_topic),
+            tasks=self.tasks,
         )
         self.bus.info_changed = self._tell_info
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
@@ -125,7 +129,6 @@ class Unit:
         self._heartbeat_ok = True
         self._since = rfc3339(now())
         self._told = b""
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._connecting = False
 
     def settings(self, kind: type[Table]) -> Table:
@@ -147,10 +150,7 @@ class Unit:
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run a task until the unit ends. If it raises, the unit stops with an error."""
-        task = asyncio.create_task(work, name=f"{self.name}: {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
+        return self.tasks.spawn(work, name)
 
     def connect(self) -> None:
         """Start connecting to the broker. `serving` does it, unless the set-up needs the bus.
@@ -177,17 +177,20 @@ class Unit:
 
     async def live(self) -> bool:
         """Run the role to its end. True if it ended because it was told to, and well."""
-        try:
-            self.state_dir.mkdir(parents=True, exist_ok=True)
-            self.spawn(self._every(PERIOD_S, self._beat), "heartbeat")
-            self.spawn(self._every(INFO_PERIOD_S, self._tell_info), "info")
-            await self._run_role()
-            if not self.stop.is_set():
-                raise RuntimeError("the role ended before it was told to")
-        except Exception as error:  # the outermost frame of a unit
-            self.fail(error)
-        finally:
-            await self._end()
+        async with self.tasks:
+            try:
+                self.state_dir.mkdir(parents=True, exist_ok=True)
+                self.spawn(self._every(PERIOD_S, self._beat), "heartbeat")
+                self.spawn(self._every(INFO_PERIOD_S, self._tell_info), "info")
+                await self._run_role()
+                if not self.stop.is_set():
+                    raise RuntimeError("the role ended before it was told to")
+            except Exception as error:  # the outermost frame of a unit
+                self.fail(error)
+            finally:
+                await self.bus.stop()
+        with contextlib.suppress(OSError):
+            self._heartbeat.unlink(missing_ok=True)
         return not self.failed
 
     def fail(self, error: BaseException, task: str = "role") -> None:
@@ -217,21 +220,6 @@ class Unit:
             stopped.cancel()
         if not role.cancelled():
             role.result()
-
-    async def _end(self) -> None:
-        await self.bus.stop()
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        with contextlib.suppress(OSError):
-            self._heartbeat.unlink(missing_ok=True)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error, task.get_name())
 
     async def _watch_bus(self) -> None:
         failed = self.bus.failed

@@ -33,6 +33,7 @@ from patchbay.errors import Unavailable
 from patchbay.hosts import Hosts
 from patchbay.log import Logger
 from patchbay.sockets import peer_address, why_not_listening
+from patchbay.tasks import Tasks
 
 GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
@@ -169,7 +170,7 @@ class WebSocketServer:
         self._admitted: set[ServerConnection] = set()
         """Whose handshake we have agreed to, until the connection is gone."""
         self._clients: set[Client] = set()
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._farewells = Tasks("websocket", self._close_failed)
         self.refused = 0
         """Connections that there was no room for."""
         self.dropped = 0
@@ -263,9 +264,7 @@ class WebSocketServer:
 
     def keep(self, farewell: Coroutine[Any, Any, None]) -> None:
         """See a close through."""
-        task = asyncio.create_task(farewell)
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        self._farewells.spawn(farewell, "close")
 
     def came(self, connection: ServerConnection) -> None:
         """Somebody has connected; it may be that he never says a word."""
@@ -330,6 +329,10 @@ class WebSocketServer:
                     session.lost()
                 except Exception as error:  # as above
                     self._crashed(client, error)
+
+    def _close_failed(self, error: Exception, _name: str) -> None:
+        self.crashes += 1
+        self._log.error("close failed", exc_info=error)
 
     def _crashed(self, client: Client, error: Exception) -> None:
         """Log and count a session that raised."""

@@ -121,7 +121,7 @@ class AllocatorDomain:
 
     async def __aenter__(self) -> Self:
         self.inbox.start()
-        self._working = asyncio.create_task(self._work(), name="dispatch")
+        self._working = self.bus.tasks.spawn(self._work(), "dispatch")
         return self
 
     async def __aexit__(
@@ -174,7 +174,8 @@ class AllocatorDomain:
         said: list[asyncio.Task[None]] = []
 
         def kept(some: Sequence[Job]) -> None:
-            said.append(asyncio.create_task(self.announcer.changed(some)))
+            task = asyncio.create_task(self.announcer.changed(some))  # noqa: TID251  awaited below
+            said.append(task)
 
         try:
             await self.kept.add(jobs, kept)

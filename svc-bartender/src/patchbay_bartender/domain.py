@@ -130,7 +130,7 @@ class BartenderDomain:
 
     async def __aenter__(self) -> Self:
         self.inbox.start()
-        self._ticker = asyncio.create_task(self._tick_for_ever(), name="ticker")
+        self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
         return self
 
     async def __aexit__(
@@ -309,7 +309,7 @@ class BartenderDomain:
 
     def _count(self) -> None:
         if self._counting is None or self._counting.done():
-            self._counting = asyncio.create_task(self._count_down(), name="countdown")
+            self._counting = self.bus.tasks.spawn(self._count_down(), "countdown")
 
     async def _count_down(self) -> None:
         """Say every second how long it still takes, while something runs."""

@@ -99,7 +99,7 @@ class LockerDomain:
 
     async def __aenter__(self) -> Self:
         self.inbox.start()
-        self._ticker = asyncio.create_task(self._tick_for_ever(), name="ticker")
+        self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
         return self
 
     async def __aexit__(

@@ -52,7 +52,9 @@ async def run(unit: Unit) -> None:
             trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
         )
         port = unit.config.port(settings.port)
-        async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:
+        async with Server(
+            edge.connected, unit.listen_host, port, limits, unit.log, unit.tasks
+        ) as server:
             edge.server = server
             unit.info_sources["backlog"] = lambda: outbox.waiting
             unit.info_sources["connections"] = lambda: server.connections

@@ -122,7 +122,7 @@ class MeshDomain:
 
     async def __aenter__(self) -> Self:
         self.inbox.start()
-        self._ticker = asyncio.create_task(self._tick_for_ever(), name="ticker")
+        self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
         return self
 
     async def __aexit__(

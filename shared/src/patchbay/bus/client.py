@@ -35,6 +35,7 @@ from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
 from patchbay.messages import new_id
 from patchbay.settings import BrokerSettings
+from patchbay.tasks import Tasks
 from patchbay.topics import Topics
 
 FORBIDDEN_LIMIT = 64
@@ -61,7 +62,10 @@ class Bus:
         announce: bool = True,
         port: int | None = None,
         meter: Meter | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
+        """``tasks``: those of the unit that it belongs to; None: it has its own."""
+        self.tasks = tasks or Tasks(f"bus {client_id}", self._task_failed)
         self.settings = settings
         self.client_id = client_id
         self.topics = topics
@@ -116,7 +120,7 @@ class Bus:
             self.log,
             lambda: self._presence.twin,
         )
-        self._task = asyncio.create_task(self._dial(self._dialer), name=f"bus {self.client_id}")
+        self._task = self.tasks.spawn(self._dial(self._dialer), "connection")
 
     def fail(self, why: str) -> None:
         """The unit cannot go on: it stops with an error that says why."""
@@ -206,7 +210,13 @@ class Bus:
 
     def _queued(self, pattern: str, handler: Handler, *, asked: bool = True) -> Subscription:
         return Subscription.queued(
-            pattern, handler, self._poison, self._comes_again, self.settings, asked=asked
+            pattern,
+            handler,
+            self._poison,
+            self._comes_again,
+            self.settings,
+            self.tasks.spawn,
+            asked=asked,
         )
 
     def _comes_again(self, message: Message) -> bool:
@@ -216,10 +226,22 @@ class Bus:
     def _add(self, subscription: Subscription) -> Subscription:
         self._router.add(subscription)
         if self.connected and self._connection is not None:
-            subscription.adding = asyncio.create_task(
-                self._connection.subscribe([subscription.pattern])
-            )
+            adding = subscription.adding = asyncio.get_running_loop().create_future()
+            self.tasks.spawn(self._subscribe(self._connection, subscription, adding), "subscribe")
         return subscription
+
+    async def _subscribe(
+        self, connection: Connection, subscription: Subscription, added: asyncio.Future[None]
+    ) -> None:
+        try:
+            await connection.subscribe([subscription.pattern])
+        except Unavailable as error:  # the next connect subscribes again, or is refused as well
+            if not added.done():
+                added.set_exception(error)
+                added.exception()  # somebody may wait for it, or nobody
+        else:
+            if not added.done():
+                added.set_result(None)
 
     def _poison(self, message: Message, error: Exception) -> None:
         """A handler cannot handle this message: set it aside with the reason."""
@@ -338,6 +360,10 @@ class Bus:
         return self._letters.written
 
     # The connection's life
+
+    def _task_failed(self, error: Exception, name: str) -> None:
+        self.log.error("task failed", task=name, exc_info=error)
+        self.fail(f"{name} failed: {error!r}")
 
     async def _dial(self, dialer: Dialer) -> None:
         await dialer.dial()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Self
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self
 
 from patchbay.bus.message import Message
 from patchbay.errors import Unavailable
@@ -24,7 +24,7 @@ class Subscription:
         self.pattern = pattern
         self.deliver = deliver
         self.asked = asked
-        self.adding: asyncio.Task[None] | None = None
+        self.adding: asyncio.Future[None] | None = None
         """The SUBSCRIBE under way, when this was added while connected."""
         self._worker: asyncio.Task[None] | None = None
 
@@ -41,6 +41,7 @@ class Subscription:
         poison: Callable[[Message, Exception], None],
         comes_again: Callable[[Message], bool],
         settings: BrokerSettings,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         *,
         asked: bool = True,
     ) -> Self:
@@ -69,7 +70,7 @@ class Subscription:
 
         def deliver(message: Message) -> None:
             if subscription._worker is None:
-                subscription._worker = asyncio.create_task(work(), name=f"handler of {pattern}")
+                subscription._worker = spawn(work(), f"handler of {pattern}")
             queue.put_nowait(message)
 
         subscription.deliver = deliver

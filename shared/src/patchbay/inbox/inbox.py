@@ -121,7 +121,7 @@ class Inbox:
         return asyncio.get_running_loop().time() - self._arrived[0].received_at
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._work(), name="inbox")
+        self._task = self._bus.tasks.spawn(self._work(), "inbox")
 
     async def stop(self) -> None:
         """Stop after the round in hand; what has not been acknowledged comes again."""

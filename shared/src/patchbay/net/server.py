@@ -16,6 +16,7 @@ from patchbay.net.peer import Peer
 from patchbay.net.session import Session
 from patchbay.net.slots import Slots, Verdict
 from patchbay.sockets import why_not_listening
+from patchbay.tasks import Tasks
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds before we accept them: boards come back all at once."""
@@ -37,7 +38,9 @@ class Server:
         port: int,
         limits: Limits,
         log: Logger,
+        tasks: Tasks | None = None,
     ) -> None:
+        """``tasks``: those of the unit; None: a failure of ours is logged, and that is all."""
         self.limits = limits
         self.refused = 0
         """Connections closed at once: all slots were taken, and too many waited for one."""
@@ -54,6 +57,7 @@ class Server:
         self._host = host
         self._port = port
         self._log = log
+        self._tasks = tasks or Tasks("server", self._task_failed)
         self._peers: set[Peer] = set()
         self._slots: Slots[Peer] = Slots(
             limits.max_connections,
@@ -94,7 +98,7 @@ class Server:
             )
         except OSError as error:
             raise Unavailable(why_not_listening(self._host, self._port, error)) from error
-        self._sweeper = asyncio.create_task(self._sweep(), name=f"sweeper of port {self.port}")
+        self._sweeper = self._tasks.spawn(self._sweep(), f"sweeper of port {self.port}")
         self._log.info("listening", host=self._host, port=self.port)
 
     async def stop(self) -> None:
@@ -206,6 +210,9 @@ class Server:
         peer.close()
 
     # Details
+
+    def _task_failed(self, error: Exception, name: str) -> None:
+        self._log.error("task failed", task=name, exc_info=error)
 
     def _session(self, peer: Peer) -> Session | None:
         try:

@@ -111,7 +111,7 @@ class Sender:
 
     def start(self) -> None:
         self._patience.begin(self._loop_time())
-        self._watch = asyncio.create_task(self._watch_progress(), name="outbox watch")
+        self._watch = self._bus.tasks.spawn(self._watch_progress(), "outbox watch")
 
     async def stop(self) -> None:
         if self._pausing is not None:

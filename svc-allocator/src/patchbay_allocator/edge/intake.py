@@ -57,7 +57,7 @@ async def run(unit: Unit) -> None:
             trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
         )
         host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
-        async with Server(edge.connected, host, port, limits, unit.log) as server:
+        async with Server(edge.connected, host, port, limits, unit.log, unit.tasks) as server:
             edge.server = server
             unit.info_sources["backlog"] = lambda: outbox.waiting
             unit.info_sources["connections"] = lambda: server.connections

@@ -126,9 +126,12 @@ class GuiEdge:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Work for a GUI that goes on while others are served."""
-        task = asyncio.create_task(work, name="command of a GUI")
+        task = self.bus.tasks.spawn(work, "command of a GUI", failed=self._command_failed)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _command_failed(self, error: Exception) -> None:
+        self._log.error("command of a GUI failed", exc_info=error)
 
     # To the bus
 

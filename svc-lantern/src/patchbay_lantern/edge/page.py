@@ -110,7 +110,7 @@ class PageEdge:
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._watch = asyncio.create_task(self._look_for_ever(), name="watch of the bus")
+        self._watch = self._bus.tasks.spawn(self._look_for_ever(), "watch of the bus")
         return self
 
     async def __aexit__(

@@ -42,7 +42,9 @@ async def run(unit: Unit) -> None:
             speakers=False,
         )
         port = unit.config.port(settings.port)
-        async with Server(edge.connected, unit.listen_host, port, limits, unit.log) as server:
+        async with Server(
+            edge.connected, unit.listen_host, port, limits, unit.log, unit.tasks
+        ) as server:
             edge.server = server
             unit.info_sources["connections"] = lambda: server.connections
             unit.info_sources["refused"] = lambda: server.refused

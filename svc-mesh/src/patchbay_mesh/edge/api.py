@@ -4,7 +4,9 @@ over the bus, and what nodes say goes to who listens.
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +54,9 @@ async def run(unit: Unit) -> None:
         trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
     )
     port = unit.config.port(settings.port)
-    async with Server(api.connected, unit.listen_host, port, limits, unit.log) as server:
+    async with Server(
+        api.connected, unit.listen_host, port, limits, unit.log, unit.tasks
+    ) as server:
         unit.info_sources["connections"] = lambda: server.connections
         unit.info_sources["listeners"] = lambda: len(api.listeners)
         unit.info_sources["listeners_dropped"] = lambda: server.dropped
@@ -75,6 +79,12 @@ class Api:
     def connected(self, peer: Peer) -> ApiSession:
         """A client has connected."""
         return ApiSession(self, peer)
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], failed: Callable[[Exception], None]
+    ) -> asyncio.Task[None]:
+        """Run the requests of one session, which alone is told of a failure."""
+        return self._bus.tasks.spawn(work, "requests of a client", failed=failed)
 
     def crashed(self, peer: str, error: Exception) -> None:
         """A request raised: our own mistake."""

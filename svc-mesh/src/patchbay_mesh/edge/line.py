@@ -23,6 +23,7 @@ import structlog
 
 from patchbay.errors import Unavailable
 from patchbay.sockets import find_dead
+from patchbay.tasks import Tasks
 
 READ_BYTES: Final = 65_536
 THREAD_POLL_S: Final = 0.5
@@ -304,12 +305,13 @@ class _ThreadPort:
         self._loop = loop
         self._open = True
         self._writing: asyncio.Task[None] | None = None
+        self._tasks = Tasks(f"port {line.url}", lambda error, _: line.lose(repr(error)))
         self._taken = 0
         threading.Thread(target=self._read, name=f"reader of {line.url}", daemon=True).start()
 
     def write(self, data: bytes) -> int:
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write(data))
+            self._writing = self._tasks.spawn(self._write(data), "write")
             return 0
         self._writing, taken, self._taken = None, self._taken, 0
         return taken

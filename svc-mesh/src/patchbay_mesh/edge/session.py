@@ -93,7 +93,7 @@ class ApiSession:
                 self._peer.close()
                 return
             if self._task is None:
-                self._task = asyncio.create_task(self._work(), name="requests of a client")
+                self._task = self._api.spawn(self._work(), self._failed)
 
     async def _work(self) -> None:
         """Requests that take a while, one after the other, and what was asked behind them."""
@@ -101,17 +101,16 @@ class ApiSession:
             request = self._waiting[0]
             answer = self._api.answer(request.asked)
             if answer is None:
-                try:
-                    answer = await self._api.perform(request.asked)
-                except Exception as error:  # the outermost frame of this task
-                    self._api.crashed(self._peer.address, error)
-                    self._peer.close()
-                    return
+                answer = await self._api.perform(request.asked)
             self._waiting.popleft()
             self._answer(request, answer)
         self._task = None
         if self._ended:
             self._peer.close()
+
+    def _failed(self, error: Exception) -> None:
+        self._api.crashed(self._peer.address, error)
+        self._peer.close()
 
     def _answer(self, request: wire.Request, answer: bytes) -> None:
         self._peer.write(answer + self._api.end_mark if request.marked else answer)
