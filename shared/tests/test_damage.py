@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patchbay import durable
 from patchbay.errors import Unavailable
 from patchbay.outbox import Journal, Row
 from patchbay.outbox import salvage as salvage_module
@@ -206,7 +207,7 @@ def test_earlier_damaged_files_are_never_overwritten_and_there_are_not_more_than
         write_at(path, 0, b"damage number %02d" % number)
         journal = Journal(path)
         assert len(found(journal)) == EVENTS - ACKED
-        assert journal.set_aside == min(number, salvage_module.MOST_ASIDE)
+        assert journal.set_aside == min(number, durable.MOST_ASIDE)
         journal.close()
     heads = [one.read_bytes()[:16] for one in salvage_module.set_aside(path)]
     assert heads == [b"damage number %02d" % number for number in range(1, 10)]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from patchbay.durable import make_directory
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.messages import new_id
 from patchbay.outbox.file import (
@@ -77,7 +78,7 @@ class Journal:
         self.damage = ""
         """What is wrong with the file, once that is known."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             self._db, state, self.salvaged = open_or_salvage(path, synchronous)
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"the outbox {path} cannot be opened: {error}") from error

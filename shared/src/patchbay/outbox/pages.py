@@ -102,17 +102,31 @@ def frames(wal: Bytes, page_size: int) -> list[Frame]:
     return found
 
 
+def is_whole(wal: Bytes, frame: Frame, page_size: int) -> bool:
+    """Is what stands in this frame what was written there? Its checksum goes on from that of the
+    frame before it, which is taken as it stands."""
+    at = frame.offset - FRAME_HEADER
+    before = 24 if at == WAL_HEADER else at - page_size - 8
+    one, two = struct.unpack_from(">II", wal, before)
+    order = ">" if wal[3] & 1 else "<"
+    found = _checksum(wal[at : at + 8], order, one, two)
+    found = _checksum(wal[frame.offset : frame.offset + page_size], order, *found)
+    return found == struct.unpack_from(">II", wal, at + 16)
+
+
 def _is_wal_header(header: bytes) -> bool:
-    magic, _, _, _, _, _, *check = struct.unpack(">8I", header)
-    if magic not in WAL_MAGIC:
+    if int.from_bytes(header[:4], "big") not in WAL_MAGIC:
         return False
-    one = two = 0
-    order = ">" if magic & 1 else "<"
-    words = struct.unpack(f"{order}6I", header[:24])
+    order = ">" if header[3] & 1 else "<"
+    return _checksum(header[:24], order) == struct.unpack_from(">II", header, 24)
+
+
+def _checksum(data: bytes, order: str, one: int = 0, two: int = 0) -> tuple[int, int]:
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for first, second in zip(words[::2], words[1::2], strict=True):
         one = (one + first + two) & 0xFFFFFFFF
         two = (two + second + one) & 0xFFFFFFFF
-    return check == [one, two]
+    return one, two
 
 
 def freelist(read: Callable[[int], bytes]) -> set[int]:

@@ -2,8 +2,9 @@
 
 It reads the pages themselves (`patchbay.outbox.pages`), without the index above them, since that
 may be what is damaged: each event and each note that is whole counts, wherever it stands. Of a page
-that is damaged older copies in the log are tried, too. Events keep their numbers and epochs, so a
-domain service knows those that it has persisted.
+that is damaged older copies are tried too, and of all pages where the log is damaged: the rest of a
+transaction may lie in what cannot be read. So what was forgotten may come back. Events keep their
+numbers and epochs, so a domain service knows those that it has persisted.
 
     <file>.salvaging    being written
     <file>.salvaged     complete: takes the file's place, now or at the next start
@@ -19,21 +20,18 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
 
+from patchbay.durable import place_aside, places_aside, put_in_place, sync_directory
 from patchbay.errors import Unavailable
 from patchbay.messages import new_id, now, rfc3339
 from patchbay.outbox import file, pages
+from patchbay.outbox.copies import Copies
 from patchbay.outbox.pages import Record, Unreadable
-
-MOST_ASIDE: Final = 9
-"""Damaged files that are kept. One more is deleted once it is salvaged: a disk that damages files
-all the time must not be filled by them."""
 
 PARTS: Final = ("", "-wal", "-shm", "-journal")
 
@@ -115,7 +113,7 @@ def _log_kept(path: Path) -> Iterator[None]:
 
 def set_aside(path: Path) -> list[Path]:
     """The damaged files that are there."""
-    return [one for one in _places(path) if one.exists()]
+    return [one for one in places_aside(path) if one.exists()]
 
 
 def install_copy(db: sqlite3.Connection, path: Path) -> None:
@@ -136,7 +134,7 @@ def _salvage(path: Path, why: str) -> Salvage:
         pages.mapped(path) as main,
         pages.mapped(Path(f"{path}-wal")) as log,
     ):
-        source = _Source(main, log)
+        source = Copies(main, log)
         version = source.version()
         if version is not None and file.VERSION < version <= file.HIGHEST_VERSION:
             file.refuse_newer(path, version)
@@ -154,32 +152,23 @@ def _salvage(path: Path, why: str) -> Salvage:
 
 
 def _complete(path: Path) -> None:
-    fresh = Path(f"{path}.salvaging")
-    with fresh.open("rb") as written:
-        os.fsync(written.fileno())
-    fresh.replace(_salvaged(path))
-    _sync_directory(path)
+    put_in_place(Path(f"{path}.salvaging"), _salvaged(path))
 
 
 def _install(path: Path) -> None:
-    """Put the salvaged file in the place of the damaged one."""
-    place = next((one for one in _places(path) if not one.exists()), None)
+    """Put the salvaged file in the place of the damaged one, which is deleted if too many lie
+    beside it already."""
+    place = place_aside(path)
     for part in PARTS:
         old = Path(f"{path}{part}")
         if place is None:
             old.unlink(missing_ok=True)
         elif old.exists():
             old.replace(f"{place}{part}")
+    sync_directory(path.parent)  # the old log must not be found beside the new file
     _salvaged(path).replace(path)
     _marker(path).unlink(missing_ok=True)
-    _sync_directory(path)
-
-
-def _places(path: Path) -> list[Path]:
-    return [
-        Path(f"{path}.bad" if number == 1 else f"{path}.bad.{number}")
-        for number in range(1, MOST_ASIDE + 1)
-    ]
+    sync_directory(path.parent)
 
 
 def _salvaged(path: Path) -> Path:
@@ -188,14 +177,6 @@ def _salvaged(path: Path) -> Path:
 
 def _marker(path: Path) -> Path:
     return Path(f"{path}.damaged")
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 @contextlib.contextmanager
@@ -217,55 +198,10 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(held)
 
 
-class _Source:
-    """The pages of the damaged file and of its log."""
-
-    def __init__(self, main: pages.Bytes, log: pages.Bytes) -> None:
-        self._main = main
-        self._log = log
-        self._size = pages.page_size_of(main[:100], log[:32])
-        self._frames: dict[int, list[int]] = defaultdict(list)
-        for frame in pages.frames(log, self._size):
-            self._frames[frame.page].append(frame.offset)
-
-    def version(self) -> int | None:
-        """The version that the file's first page names, if it is one."""
-        for page in self.versions(1):
-            if page.startswith(pages.HEADER):
-                return int.from_bytes(page[60:64], "big")
-        return None
-
-    def numbers(self) -> list[int]:
-        """The numbers of all pages that hold something."""
-        pages_there = -(-len(self._main) // self._size)
-        free = pages.freelist(self.read)
-        return [
-            number
-            for number in range(1, max([pages_there, *self._frames]) + 1)
-            if number not in free
-        ]
-
-    def versions(self, number: int) -> Iterator[bytes]:
-        """A page as it was written last, then as it was before."""
-        for offset in reversed(self._frames.get(number, [])):
-            yield self._log[offset : offset + self._size]
-        page = self._main[(number - 1) * self._size : number * self._size]
-        if page:
-            yield page.ljust(self._size, b"\0")
-
-    def read(self, number: int) -> bytes:
-        """A page as it was written last. Raises Unreadable."""
-        if number < 1:
-            raise Unreadable("page 0")
-        for page in self.versions(number):
-            return page
-        raise Unreadable(f"page {number} is not there")
-
-
 class _Saving:
     """Fills a new file with what a damaged one holds."""
 
-    def __init__(self, db: sqlite3.Connection, source: _Source, why: str) -> None:
+    def __init__(self, db: sqlite3.Connection, source: Copies, why: str) -> None:
         self._db = db
         self._source = source
         self._why = why
@@ -280,25 +216,25 @@ class _Saving:
         db.execute("BEGIN")
         for statement in file.TABLES.values():
             db.execute(statement)
-        for number in self._source.numbers():
-            self._save_page(number)
+        whole = {number for number, page in self._source.newest() if self._save_page(number, page)}
+        for number, page in self._source.older():
+            if self._source.torn or number not in whole:
+                self._save_page(number, page)
         saved = self._finish()
         db.execute(f"PRAGMA user_version={file.VERSION}")
         db.execute("COMMIT")
         return saved
 
-    def _save_page(self, number: int) -> None:
-        """Save what is on a page: of its newest copy, and of older ones until one is whole."""
+    def _save_page(self, number: int, page: bytes) -> bool:
+        """Save what is on a page, if it is not saved yet. False: something of it is damaged."""
         take = self._take_schema if number == 1 else self._take
-        for page in self._source.versions(number):
-            whole = True
-            try:
-                for record in pages.records(page, number, self._source.read):
-                    whole = record is not None and take(record) and whole
-            except (Unreadable, struct.error, IndexError):
-                whole = False
-            if whole:
-                return
+        whole = True
+        try:
+            for record in pages.records(page, number, self._source.read):
+                whole = record is not None and take(record) and whole
+        except (Unreadable, struct.error, IndexError):
+            return False
+        return whole
 
     def _take_schema(self, record: Record) -> bool:
         """The columns of each table, which may have been changed."""
