@@ -20,6 +20,8 @@ _LONG: Final = "--long"
 _BROWSER: Final = "chromium"
 """The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
 
+_STRACE: Final = "strace"
+
 _SYSTEMD: Final = "systemd"
 _SYSTEMD_INIT: Final = "/lib/systemd/systemd"
 
@@ -37,6 +39,7 @@ def test(context: typer.Context) -> None:
     passed = _check(root)
     _ask_for(_BROWSER, chromium, "the tests of pages")
     _ask_for(_SYSTEMD, systemd, "the tests of the service of systemd")
+    _ask_for(_STRACE, strace, "the tests of power cuts")
     for name, command in _test_runs(context.args):
         passed &= _passes(name, command, root)
     raise typer.Exit(0 if passed else 1)
@@ -72,6 +75,11 @@ def chromium() -> str | None:
 def systemd() -> str | None:
     """The systemd that tests start in namespaces of its own, or None if there is none."""
     return _SYSTEMD_INIT if os.access(_SYSTEMD_INIT, os.X_OK) else None
+
+
+def strace() -> str | None:
+    """The program that records what is written, or None if there is none."""
+    return shutil.which(_STRACE)
 
 
 def _ask_for(package: str, program: Callable[[], str | None], tests: str) -> None:
