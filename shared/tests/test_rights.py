@@ -45,6 +45,7 @@ def test_an_edge_may_what_it_says_and_what_every_edge_does() -> None:
         "root/status/gate-edge-a",
         "root/status/gate-edge-a/info",
         "root/dead/gate",
+        "root/confirm/gate-domain-a",
         "root/gate/+/event/passed",
         "root/gate/gate-edge-a/event/batch",
     }
@@ -64,7 +65,8 @@ def test_a_domain_acknowledges_its_own_edges_and_answers_everybody() -> None:
     assert {"root/ack/gate-edge-a", "root/ack/gate-edge-b", "root/reply/+"} <= set(grant.publish)
     assert "root/ack/gate-domain-a" not in grant.publish
     assert "root/fence/gate-domain-a" in grant.publish
-    assert {"root/fence/gate-domain-a", "root/dead/gate"} <= set(grant.subscribe)
+    own = {"root/fence/gate-domain-a", "root/dead/gate", "root/confirm/gate-domain-a"}
+    assert own <= set(grant.subscribe)
 
 
 def test_a_role_that_says_nothing_may_what_every_unit_may_and_no_more() -> None:
@@ -96,11 +98,12 @@ def test_an_operator_reads_all_and_sends_the_commands_that_domains_serve() -> No
     assert commands(named, "root") == ("root/gate/+/cmd/close", "root/gate/+/cmd/state")
     grant = person_grant(Person.OPERATOR, "ann", SERVICES, "root")
     assert grant.subscribe == ("root/#",)
-    assert grant.publish == ("root/gate/+/cmd/+", "root/reply/ann")
+    assert grant.publish == ("root/gate/+/cmd/+", "root/confirm/+", "root/reply/ann")
 
 
 @pytest.mark.parametrize(
-    "topic", ["gate/1/desired", "gate/1/cmd/open", "reply/x", "dead/gate", "ack/x", "fence/x"]
+    "topic",
+    ["gate/1/desired", "gate/1/cmd/open", "reply/x", "confirm/x", "dead/gate", "ack/x", "fence/x"],
 )
 def test_a_viewer_reads_nothing_that_may_carry_a_secret(topic: str) -> None:
     grant = person_grant(Person.VIEWER, "ann", SERVICES, "root")

@@ -17,7 +17,11 @@ class Desk:
         self.arrived: list[tuple[str, str, bool]] = []
         self.acknowledged: list[str] = []
         self.aside: list[tuple[str, str]] = []
-        self.router = Router(lambda message, error: self.aside.append((message.topic, str(error))))
+        self.router = Router(self.set_aside)
+
+    def set_aside(self, message: Message, error: Exception) -> None:
+        self.aside.append((message.topic, str(error)))
+        message.ack()
 
     def listen(self, pattern: str) -> None:
         def callback(message: Message) -> None:

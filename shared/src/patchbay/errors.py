@@ -2,12 +2,18 @@
 
 PatchbayError
 ├── Unavailable       broker, store or device is away for now: trying again later is right
+├── DocumentRejected  the store never takes these documents: trying again is wrong
+├── QueryRejected     the store does not understand this query: trying again is wrong
 ├── TooLarge          a message over the broker's maximum packet size: trying again is wrong
-├── Rejected          we were asked for nonsense; carries the stable code that goes out
+├── Rejected          a request was refused and never acts; carries the stable code that goes out
+├── OutcomeUnknown    a request was confirmed, and no answer says what became of it
 └── SettingsError     a wrong or unknown setting, named
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class PatchbayError(Exception):
@@ -16,6 +22,26 @@ class PatchbayError(Exception):
 
 class Unavailable(PatchbayError):
     """Something is away for now; the same call may go through later."""
+
+
+class DocumentRejected(PatchbayError):
+    """Documents that the store never takes, because of what they contain.
+
+    ``documents``: each with the reason, by its ``_id``. ``encoding``: none of them can even be
+    encoded, so that no server has seen them.
+    """
+
+    def __init__(
+        self, documents: Mapping[Any, tuple[dict[str, Any], str]], *, encoding: bool = False
+    ) -> None:
+        why = next((why for _, why in documents.values()), "")
+        super().__init__(f"the store rejects {len(documents)} documents: {why}")
+        self.documents = documents
+        self.encoding = encoding
+
+
+class QueryRejected(PatchbayError):
+    """A query that the store does not understand, such as an invalid regular expression."""
 
 
 class TooLarge(PatchbayError):
@@ -33,6 +59,20 @@ class Rejected(PatchbayError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class OutcomeUnknown(PatchbayError):
+    """A request that actuates was confirmed by us, and may have acted or may act yet.
+
+    Never raised for one that was not confirmed: that is an error, and it never acts. What became of
+    it is settled by the service's events, which name ``request_id``, or by sending the same id
+    again: a request that has acted is not carried out twice, and gets its first answer.
+    """
+
+    def __init__(self, request_id: str, why: str = "no answer in time") -> None:
+        super().__init__(f"outcome unknown of request {request_id}: {why}")
+        self.request_id = request_id
+        self.why = why
 
 
 class SettingsError(PatchbayError):

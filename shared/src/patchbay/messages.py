@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from patchbay.clock import CLOCK, RELEASE
 from patchbay.errors import Rejected
 
 T = TypeVar("T")
@@ -45,6 +46,9 @@ MAX_TIME: Final = 64
 MAX_RANGES: Final = 2_048
 """Ranges of one acknowledgement: a round has some 1,000 events, so at most half as many."""
 
+UnixTime = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds. No clock is three thousand years ahead, and any later time overflows a `datetime`."""
+
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
 """A number that a peer counts with: a sequence, a revision, so many."""
 
@@ -64,7 +68,8 @@ class Event(
 
     ``source`` is the instance id of the unit that made it, ``type`` ``patchbay.<service>.<name>``,
     ``subject`` the device's original id, ``time`` the capture at the edge (RFC 3339, UTC).
-    ``sequence`` rises by one for each durable event of (``source``, ``epoch``).
+    ``sequence`` rises by one for each durable event of (``source``, ``epoch``). ``confirm``, in a
+    command: whoever sent it answers a `Question`.
     """
 
     id: str
@@ -74,6 +79,7 @@ class Event(
     time: str
     sequence: int = 0
     epoch: str = ""
+    confirm: bool = False
     data: Raw = Raw(b"null")
 
 
@@ -100,6 +106,8 @@ class Ack(Struct, frozen=True):
     epoch: str
     upto: Count
     nak: bool = False
+    time: UnixTime = 0.0
+    """The domain service's Unix time in seconds when it sent this; 0: not said."""
     over: bool = False
 
 
@@ -111,6 +119,8 @@ class AckRanges(Struct, frozen=True):
 
     epoch: str
     ranges: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_RANGES)]
+    time: UnixTime = 0.0
+    """As in `Ack`."""
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,6 +147,34 @@ class Failure(Struct, frozen=True):
     message: str
 
 
+class Question(Struct, frozen=True):
+    """On a reply topic: may the request with this correlation data be carried out now?
+
+    The response topic says where a `Confirm` goes.
+    """
+
+    nonce: Annotated[str, Meta(max_length=MAX_LEVEL)]
+
+
+class Confirm(Struct, frozen=True):
+    """On ``confirm/<instance>``: the answer to the `Question` with this nonce."""
+
+    nonce: str
+    confirmed: bool
+
+
+class Cancel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``cmd/cancel`` -> ``{"outcome", "seen"}``: a request must not act any more.
+
+    ``id`` and ``source`` as in its envelope; without a source, of any. ``outcome`` is
+    ``cancelled``: it will not act, or ``too_late``: it has acted, or may do so. ``seen``: it was
+    received, and is remembered. Else it is refused when it comes.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_LEVEL)]
+    source: Annotated[str, Meta(max_length=MAX_LEVEL)] = ""
+
+
 class UnitInfo(Struct, frozen=True, kw_only=True):
     """What a unit says of itself on ``patchbay/status/<instance>/info``."""
 
@@ -148,6 +186,10 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     connections: int = 0
     reconnects: int = 0
     dead_letters: int = 0
+    state: str = "ok"
+    """``ok``, ``waiting`` or ``stuck``; see `patchbay.progress`."""
+    cause: str = ""
+    """What it waits for (store, broker, domain, disk), or the work that does not get on."""
     epoch: str = ""
     """The epoch of the durable events that it sends now; empty for a unit that sends none."""
     detail: dict[str, Any] = {}
@@ -167,6 +209,9 @@ def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
 _event = msgspec.json.Decoder(Event)
 _events = msgspec.json.Decoder(list[Event])
 _encode = msgspec.json.Encoder()
+
+now = CLOCK.now
+"""The time now, in UTC, to the millisecond. No step of the machine's clock moves it."""
 
 
 def encode(value: Any) -> bytes:
@@ -318,12 +363,6 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def now() -> datetime:
-    """The time now, in UTC, to the millisecond: what RFC 3339 texts and BSON keep of it."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
 def rfc3339(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC with milliseconds: ``2026-01-02T03:04:05.678Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -338,6 +377,13 @@ def parse_time(text: str) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} is out of range") from error
+
+
+def capture_time(text: str, now: datetime) -> datetime:
+    """When an event was captured (RFC 3339), as it is stored: never later than ``now``, and not
+    before this program existed (an edge that has no clock yet). Raises ValueError."""
+    at = parse_time(text)
+    return at if RELEASE <= at <= now else now
 
 
 def batch(bodies: Sequence[bytes]) -> bytes:

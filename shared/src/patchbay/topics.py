@@ -9,6 +9,7 @@
     patchbay/status/<instance>/info            version, since, backlog, connections. Retained
     patchbay/ack/<instance>                    how far a domain has persisted that edge's events
     patchbay/reply/<client>                    answers to the requests of one client
+    patchbay/confirm/<instance>                requesters confirm or cancel what they requested
     patchbay/fence/<instance>                  a unit's nonce to itself after each connect
     patchbay/dead/<service>                    what could not be handled, and why
 
@@ -47,6 +48,11 @@ def device_id(original: str) -> str:
         return clean
     digest = hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{clean[: MAX_DEVICE - _DIGEST] or '_'}-{digest}"
+
+
+def twin_id(original: str) -> str:
+    """The device id of one whose `device_id` another one has, whose id differs only in case."""
+    return f"{device_id(original)}-{hashlib.sha256(original.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,9 @@ class Topics:
 
     def reply(self, client: str) -> str:
         return f"{self.root}/reply/{client}"
+
+    def confirm(self, instance: str) -> str:
+        return f"{self.root}/confirm/{instance}"
 
     def fence(self, instance: str) -> str:
         return f"{self.root}/fence/{instance}"

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from msgspec import to_builtins
-
 from patchbay.inbox import Aggregate, Aggregates
-from patchbay.messages import DeadLetter, parse_time, rfc3339
+from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
-from patchbay_bartender.bar import Bar
+from patchbay_bartender.bar import Bar, Run
 from patchbay_bartender.messages import Number
+from patchbay_bartender.messages import Pump as ShownPump
 from patchbay_bartender.rules import Record
 
 PUMPS = "pumps"
@@ -44,6 +43,7 @@ class BartenderStore:
         self._first = first
         self._settings_id = f"bartender:{first.bar}"
         self._records: dict[str, Document] = {}
+        self._shown: tuple[Run | None, list[ShownPump]] | None = None
         self._prepared = False
 
     @property
@@ -52,6 +52,14 @@ class BartenderStore:
         found = self.bars.get(self._first.bar)
         assert found is not None  # noqa: S101 - prepare() has made it
         return found
+
+    @property
+    def shown(self) -> tuple[Run | None, list[ShownPump]]:
+        """The run and the pumps as they are stored: what everybody may see. `prepare` first."""
+        bar = self.bar
+        if not bar.changed or self._shown is None:
+            self._shown = bar.state.run, bar.state.shown()
+        return self._shown
 
     @property
     def known(self) -> bool:
@@ -134,11 +142,8 @@ class BartenderStore:
         ]
 
     async def bury(self, letter: DeadLetter) -> None:
-        """Keep a dead letter. Raises Unavailable."""
-        document: Document = to_builtins(letter)
-        document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
-        await self._store.insert_new(DEAD, [document])
+        """Store a dead letter. Raises Unavailable."""
+        await self._store.bury(DEAD, letter)
 
 
 def _record(bar: str, effect: Record) -> Document:

@@ -6,11 +6,9 @@ dead        dead letters, for as long as ``[store] events_ttl_s`` says
 
 from __future__ import annotations
 
-from msgspec import to_builtins
-
 from patchbay.inbox import Aggregate, Aggregates
-from patchbay.messages import DeadLetter, parse_time
-from patchbay.store import Document, Store
+from patchbay.messages import DeadLetter
+from patchbay.store import Store
 from patchbay_lantern.messages import ALL
 from patchbay_lantern.rules import Lanterns
 
@@ -39,13 +37,14 @@ class LanternStore:
             self.documents.add(document)
         return document
 
+    async def reach(self) -> None:
+        """Return if the store answers. Raises Unavailable."""
+        await self._store.count(LANTERNS, {"_id": ALL})
+
     async def save(self, document: Aggregate[Lanterns]) -> None:
         """Write it if it has changed. Raises Unavailable; it is then read again."""
         await self.documents.save([document])
 
-    async def bury(self, letter: DeadLetter) -> None:
-        """Keep a dead letter. Raises Unavailable."""
-        document: Document = to_builtins(letter)
-        document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
-        await self._store.insert_new(DEAD, [document])
+    async def bury(self, letter: DeadLetter, original: bytes = b"", content_type: str = "") -> None:
+        """Store a dead letter, with the whole original if we have it. Raises Unavailable."""
+        await self._store.bury(DEAD, letter, original, content_type)

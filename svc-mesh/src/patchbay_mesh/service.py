@@ -27,7 +27,6 @@ SERVICE = Service(
                 "mesh/root/event/rejected",
                 "mesh/<instance>/event/batch",
                 "mesh/root/status",
-                "mesh/root/state",
             ),
             subscribe=("mesh/root/cmd/+", "mesh/root/status"),
         ),
@@ -64,6 +63,7 @@ SERVICE = Service(
     },
     collections=("messages", "nodes", "readings"),
     demo="patchbay_mesh.simulator:run",
+    chaos="patchbay_mesh.chaos:Programs",
     cli="patchbay_mesh.cli:app",
     ports={"mesh": "port", "mesh-monitor": "monitor_port"},
 )

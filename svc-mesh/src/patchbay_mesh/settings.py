@@ -42,9 +42,9 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     (power, cable) is found within so long, and its port opened anew."""
 
     root_silence_s: Seconds = 300.0
-    """A root that has sent nothing for so long is reported as silent: in the log, in
-    ``root/state`` and in the unit's info. A mesh in which nodes report does so every few seconds;
-    one without nodes may rightly be silent."""
+    """A root that has sent nothing for so long is reported as silent: in the log, and later as
+    ``waiting: root``. A mesh in which nodes report does so every few seconds; one without nodes may
+    rightly be silent."""
 
     escape_xor: Annotated[int, Meta(ge=0, le=255)] = 0xFA
     """What an escaped byte is XORed with; later firmware has 255."""
@@ -99,7 +99,13 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Who listens and lets more than this wait is dropped: it does not read."""
 
     command_timeout_s: Seconds = 5.0
-    """A command that the root's edge has not answered for so long is told as not sent."""
+    """A command that the root's edge has not asked for within so long is refused, and never sent.
+    One that it has asked for and not answered is neither confirmed nor refused."""
+
+    start_deadline_s: Seconds = 2.0
+    """The root's edge asks whoever sent a command whether it is still wanted, and begins to write
+    it within so long of its question, or never. Shorter than ``command_timeout_s``, so that the
+    answer arrives."""
 
     active_timeout_s: Seconds = 60.0
     """A node is active for so long after its last word."""

@@ -9,6 +9,7 @@ A unit may what `Service.rights` says of its role, and beyond that what every un
     fence/<instance>                a domain, its own
     reply/+                         publish, if it serves commands
     reply/<instance>                read its own
+    confirm/<instance>              read its own, if it serves commands; publish its service's
 
 Domains and edges of another service share no topic. A person is a viewer, who reads what carries
 no secret, or an operator, who reads all and publishes the commands that domains serve.
@@ -82,8 +83,10 @@ def unit_grant(
     siblings = [one for one in instances if unit_of(one, services)[0] is service]
     publish = [topics.unit_status(instance), topics.unit_info(instance), topics.dead(service.name)]
     subscribe = [topics.reply(instance), *(topics.unit_status(one) for one in siblings)]
-    if any(map(_serves_commands, rights.subscribe)):
+    if _serves(service, role):
         publish.append(topics.reply("+"))
+        subscribe.append(topics.confirm(instance))
+    publish += [topics.confirm(one) for one in siblings if _serves(*unit_of(one, services))]
     if role == DOMAIN:
         publish.append(topics.fence(instance))
         subscribe += [topics.fence(instance), topics.dead(service.name)]
@@ -113,7 +116,8 @@ def person_grant(person: Person, name: str, services: Mapping[str, Service], roo
                 topics.unit_info("+"),
             ),
         )
-    return Grant((*commands(services, root), own), (topics.everything(),))
+    publish = (*commands(services, root), topics.confirm("+"), own)
+    return Grant(publish, (topics.everything(),))
 
 
 def commands(services: Mapping[str, Service], root: str) -> Filters:
@@ -130,6 +134,11 @@ def commands(services: Mapping[str, Service], root: str) -> Filters:
 def session_names(name: str) -> Filters:
     """The user names of a person: ``operator``, ``operator.2`` and so on."""
     return (name, *(f"{name}.{number}" for number in range(2, SESSIONS + 1)))
+
+
+def _serves(service: Service, role: str) -> bool:
+    """Does this role answer commands?"""
+    return any(map(_serves_commands, service.rights.get(role, Rights()).subscribe))
 
 
 def _serves_commands(pattern: str) -> bool:

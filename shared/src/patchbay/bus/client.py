@@ -24,7 +24,8 @@ import structlog
 from patchbay.bus.answers import Answers
 from patchbay.bus.connection import Connection, OnAck
 from patchbay.bus.dialer import Dialer
-from patchbay.bus.letters import DeadLetters
+from patchbay.bus.hooks import Hook, Hooks
+from patchbay.bus.letters import DeadLetters, KeepLetter, reason_of, write_letter
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Backlog, Meter
 from patchbay.bus.presence import Presence
@@ -33,15 +34,15 @@ from patchbay.bus.requests import Requests
 from patchbay.bus.router import Router
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
-from patchbay.messages import new_id
+from patchbay.messages import DeadLetter, new_id
+from patchbay.progress import Progress
 from patchbay.settings import BrokerSettings
 from patchbay.tasks import Tasks
-from patchbay.topics import Topics
+from patchbay.topics import Topics, matches
 
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
 
-Hook = Callable[[], Awaitable[None]]
 Handler = Callable[[Message], Awaitable[None]]
 
 
@@ -75,14 +76,22 @@ class Bus:
         self.failed: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._router = Router(self._poison, meter)
-        self._hooks: list[Hook] = []
+        self._router = Router(self._set_aside_soon, meter)
+        self._hooks = Hooks(settings, self.log)
         self._kept: dict[str, bytes] = {}
+        self.progress = Progress()
+        """What says whether the work of whoever has this client gets on."""
+        self.progress.watch(
+            "connection", lambda: not self.online, lambda: self._hooks.cause(self.connected)
+        )
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
         self.info_changed: Callable[[], None] = lambda: None
         """Publishes the unit's info at once, when something in it must be there in time."""
         self._meter = meter
+        self.keep_letter: KeepLetter | None = None
+        """Stores dead letters, in a unit that has a store."""
+        self._asides = self._queued("", self._fail_again)
         self._letters = DeadLetters(client_id, settings.dead_letter_queue)
         self._requests: Requests | None = None
         self._connected = asyncio.Event()
@@ -146,7 +155,7 @@ class Bus:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._task = None
-        for subscription in self._router.subscriptions:
+        for subscription in (*self._router.subscriptions, self._asides):
             await subscription.stop()
 
     @property
@@ -176,7 +185,7 @@ class Bus:
 
     def on_connect(self, hook: Hook) -> None:
         """Run ``hook`` after each CONNACK, when subscribed and before ``online`` is said."""
-        self._hooks.append(hook)
+        self._hooks.add(hook)
 
     async def set_ready(self) -> None:
         """The owner is ready: ``online`` is said now, and after the hooks of each CONNACK."""
@@ -212,14 +221,14 @@ class Bus:
         return Subscription.queued(
             pattern,
             handler,
-            self._poison,
-            self._comes_again,
+            self._set_aside,
+            self.comes_again,
             self.settings,
             self.tasks.spawn,
             asked=asked,
         )
 
-    def _comes_again(self, message: Message) -> bool:
+    def comes_again(self, message: Message) -> bool:
         """Its connection has ended and the broker keeps our session: it will send it again."""
         return self.durable and message.connection is not self._connection
 
@@ -243,13 +252,30 @@ class Bus:
             if not added.done():
                 added.set_result(None)
 
-    def _poison(self, message: Message, error: Exception) -> None:
-        """A handler cannot handle this message: set it aside with the reason."""
+    async def _set_aside(self, message: Message, error: Exception) -> None:
+        """A handler cannot handle this message. Raises Unavailable until its letter is stored."""
         self.log.error("message set aside", topic=message.topic, error=repr(error), exc_info=error)
+        if matches(self.topics.dead("#"), message.topic):
+            return  # a dead letter about a dead letter would have one, too
         address = self.topics.address(message.topic)
         service = address.service if address else self.client_id.partition("-")[0]
-        reason = f"{type(error).__name__}: {error}"
-        self.dead_letter(service, reason, message.payload, topic=message.topic)
+        await self.set_aside(
+            service,
+            reason_of(error),
+            message.payload,
+            topic=message.topic,
+            content_type=message.content_type,
+            id=message.digest,
+        )
+
+    def _set_aside_soon(self, message: Message, error: Exception) -> None:
+        """As `_set_aside`, of a message that a callback cannot take; and acknowledge it then."""
+        message.failure = error
+        self._asides.deliver(message)
+
+    async def _fail_again(self, message: Message) -> None:
+        if message.failure is not None:
+            raise message.failure
 
     # Sending
 
@@ -261,6 +287,8 @@ class Bus:
         qos: int = 1,
         retain: bool = False,
         content_type: str = "",
+        response_topic: str = "",
+        correlation: bytes = b"",
         process: str = "",
         on_ack: OnAck | None = None,
     ) -> None:
@@ -272,7 +300,12 @@ class Bus:
             payload,
             qos=qos,
             retain=retain,
-            properties=properties(content_type=content_type, process=process),
+            properties=properties(
+                content_type=content_type,
+                response_topic=response_topic,
+                correlation=correlation,
+                process=process,
+            ),
             on_ack=on_ack,
         )
 
@@ -339,18 +372,51 @@ class Bus:
                 self.post(topic, payload, retain=True)
 
     async def request(
-        self, topic: str, payload: bytes, *, timeout_s: float = 5.0, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 5.0,
+        expiry_s: int | None = None,
+        actuates: bool = False,
+        id: str = "",
     ) -> bytes:
         """Send a request and return the answer's payload. See `Requests.request`."""
         if self._requests is None:
             self._requests = Requests(self)
-        return await self._requests.request(topic, payload, timeout_s, expiry_s)
+        return await self._requests.request(
+            topic, payload, timeout_s, expiry_s, actuates=actuates, id=id
+        )
 
     def dead_letter(
         self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
     ) -> None:
-        """Say what could not be handled, and why. Never raises; see `DeadLetters`."""
-        self._letters.add(self.topics.dead(service), reason, original, topic=topic, peer=peer)
+        """Publish what could not be handled, and why. Never raises; see `DeadLetters`."""
+        letter = write_letter(self.client_id, reason, original, topic=topic, peer=peer)
+        self._publish_letter(service, letter)
+
+    async def set_aside(
+        self,
+        service: str,
+        reason: str,
+        original: bytes,
+        *,
+        topic: str = "",
+        content_type: str = "",
+        id: str = "",
+    ) -> None:
+        """As `dead_letter`, of what can be acknowledged once this returns: a unit with a store
+        stores the letter first, with the whole original. Raises Unavailable.
+
+        ``id``: of the letter. With the same one it is stored once, however often it is set aside.
+        """
+        letter = write_letter(self.client_id, reason, original, topic=topic, id=id)
+        if self.keep_letter is not None:
+            await self.keep_letter(letter, original, content_type)
+        self._publish_letter(service, letter)
+
+    def _publish_letter(self, service: str, letter: DeadLetter) -> None:
+        self._letters.add(self.topics.dead(service), letter)
         if self.connected:
             self._letters.send(self.post)
 
@@ -399,29 +465,9 @@ class Bus:
         self._letters.send(self.post)
         for topic, payload in self._kept.items():
             connection.publish(topic, payload, retain=True)
-        for hook in self._hooks:
-            await self._run_hook(hook, connection)
+        await self._hooks.run(connection)
         await self._presence.say_online()
         self.log.info("connected", host=self.settings.host, port=self.port)
-
-    async def _run_hook(self, hook: Hook, connection: Connection) -> None:
-        """Run a connect hook. While what it needs is away (the store) it is run again, on the same
-        connection: closing that would have the broker publish our Last Will and deliver again all
-        that we have not acknowledged, at each attempt. Raises Unavailable when the connection ends.
-        """
-        pause_s = self.settings.backoff_initial_s
-        while True:
-            try:
-                return await hook()
-            except Unavailable as error:
-                if connection.ended.done():
-                    raise
-                if pause_s == self.settings.backoff_initial_s:
-                    self.log.warning("connect hook waits", why=str(error))
-            ended, _ = await asyncio.wait([connection.ended], timeout=pause_s)
-            if ended:
-                raise Unavailable(connection.ended.result())
-            pause_s = min(pause_s * 2, self.settings.backoff_max_s)
 
     @property
     def connection(self) -> Connection | None:

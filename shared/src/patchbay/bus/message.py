@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ class Message:
     content_type: str = ""
     process: str = ""
     """The process that published it, where that matters: of statuses."""
+    failure: Exception | None = field(default=None, repr=False)
+    """Why the callback could not take it."""
     acknowledge: Callable[[], None] | None = field(default=None, repr=False)
 
     def ack(self) -> None:
@@ -38,3 +41,12 @@ class Message:
         if self.acknowledge is not None:
             acknowledge, self.acknowledge = self.acknowledge, None
             acknowledge()
+
+    @property
+    def digest(self) -> str:
+        """An id that is the same when the broker delivers this message again.
+
+        A redelivery has the packet identifier of the first delivery (MQTT 5, 4.3.2).
+        """
+        digest = hashlib.sha256(f"{self.topic}\n{self.mid}\n".encode() + self.payload)
+        return digest.hexdigest()[:32]

@@ -23,11 +23,11 @@ ROUTES_LIMIT: Final = 65_536
 class Router:
     """The subscriptions of one client, in the order in which they are asked.
 
-    ``poison`` sets a message aside with the exception that it caused.
+    ``set_aside`` sets a message aside with the exception that it caused, and acknowledges it.
     """
 
     def __init__(
-        self, poison: Callable[[Message, Exception], None], meter: Meter | None = None
+        self, set_aside: Callable[[Message, Exception], None], meter: Meter | None = None
     ) -> None:
         self.subscriptions: list[Subscription] = []
         self.late = False
@@ -35,7 +35,7 @@ class Router:
         self.deliver: Callable[[Message], None] = self._deliver
         """Takes each message that arrives."""
         self._routes: dict[str, Subscription | None] = {}
-        self._poison = poison
+        self._set_aside = set_aside
         if meter is not None:
             self.deliver = self._measured(meter)
 
@@ -57,8 +57,7 @@ class Router:
         try:
             subscription.deliver(message)
         except Exception as error:  # the outermost frame of a callback
-            self._poison(message, error)
-            message.ack()
+            self._set_aside(message, error)
 
     def _route(self, topic: str) -> Subscription | None:
         if len(self._routes) >= ROUTES_LIMIT:

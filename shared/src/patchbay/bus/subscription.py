@@ -38,7 +38,7 @@ class Subscription:
         cls,
         pattern: str,
         handler: Callable[[Message], Awaitable[None]],
-        poison: Callable[[Message, Exception], None],
+        set_aside: Callable[[Message, Exception], Awaitable[None]],
         comes_again: Callable[[Message], bool],
         settings: BrokerSettings,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
@@ -47,6 +47,8 @@ class Subscription:
     ) -> Self:
         """The handler gets one message at a time; each is acknowledged after it returns.
 
+        While it raises Unavailable it is called again. After any other exception the message is
+        set aside, and acknowledged when ``set_aside`` returns, which raises Unavailable until then.
         What waits is bounded by the Receive Maximum that we gave the broker.
         """
         queue: asyncio.Queue[Message] = asyncio.Queue()
@@ -55,17 +57,22 @@ class Subscription:
         async def work() -> None:
             while True:
                 message = await queue.get()
+                failure: Exception | None = None
                 pause = settings.backoff_initial_s
                 while not comes_again(message):
                     try:
-                        await handler(message)
+                        if failure is None:
+                            await handler(message)
+                        else:
+                            await set_aside(message, failure)
                         break
                     except Unavailable:
                         await asyncio.sleep(pause)
                         pause = min(pause * 2, settings.backoff_max_s)
                     except Exception as error:  # the outermost loop of this task
-                        poison(message, error)
-                        break
+                        if failure is not None:
+                            break  # it cannot even be set aside: the next one must not wait for it
+                        failure = error
                 message.ack()
 
         def deliver(message: Message) -> None:

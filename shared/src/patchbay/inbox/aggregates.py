@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from patchbay.errors import Unavailable
+from patchbay.errors import DocumentRejected, Unavailable
 from patchbay.messages import Event, batch, decode_events, encode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
@@ -56,6 +56,7 @@ class Aggregate(Generic[T]):
         self.outgoing: dict[str, Outgoing] = {}
         self.done: dict[str, str] = {}
         self.changed = False
+        """The state tells more than what is stored, until `Aggregates.save` has returned."""
         self.pruned = False
 
     def knows(self, event: Event) -> bool:
@@ -154,12 +155,13 @@ class Aggregates(Generic[T]):
         return False
 
     async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
-        """Write what has changed. Raises Unavailable; what was to be written is then in doubt."""
+        """Write what has changed. Raises Unavailable, and DocumentRejected for what cannot be
+        encoded; what was to be written is then in doubt."""
         changed = {one.id: one for one in aggregates if one.changed or one.pruned}
         if not changed:
             return
         for one in changed.values():
-            one.changed = one.pruned = False
+            one.pruned = False
         try:
             await self._write([self._encode(one) for one in changed.values()])
         except BaseException:
@@ -167,13 +169,20 @@ class Aggregates(Generic[T]):
             raise
         for one in changed.values():
             one.version += 1
+            one.changed = False
 
     async def _write(self, documents: list[Document]) -> None:
         fresh = [one for one in documents if one["v"] == 1]
         replaced = [
             ({"_id": one["_id"], "v": one["v"] - 1}, one) for one in documents if one["v"] > 1
         ]
-        matched = await self._store.insert_new(self._collection, fresh)
+        try:
+            matched = await self._store.insert_new(self._collection, fresh)
+        except DocumentRejected as error:
+            if error.encoding:
+                raise
+            # Documents are bounded: no event may be dropped for what a server says of them.
+            raise Unavailable(str(error)) from error
         matched += await self._store.replace(self._collection, replaced)
         if matched != len(documents):
             await self._verify(documents)

@@ -10,35 +10,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Unavailable
+from patchbay.bus.letters import reason_of
+from patchbay.clock import CLOCK
+from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     MAX_LEVEL,
+    Ack,
+    AckRanges,
+    DeadLetter,
     Event,
     Faulty,
     decode,
     encode,
     event_type,
+    faulty,
     new_id,
     now,
     rfc3339,
 )
+from patchbay.progress import STORE
 from patchbay.settings import StoreSettings
-from patchbay.store import Store
+from patchbay.store import DEAD_LETTERS, Store
 from patchbay.topics import BATCH, device_id
 
 Apply = Callable[[list[Event]], Awaitable[None]]
 """Persists events, in order. Raises Unavailable while it cannot; it is then called again, with the
-same events. Any other exception makes it be called event by event, to find the one at fault."""
+same events. Any other exception makes it be called with some of them, to find the one at fault; an
+error that it raises without any event, too, is no event's fault."""
+
+GENERAL_ERRORS = (QueryRejected, OSError, TimeoutError)
+"""Never an event's fault, as Unavailable."""
+
+EVENT_ERRORS = (DocumentRejected, Rejected, ValueError)
+"""What an event contains is the reason; msgspec's errors are a ValueError."""
 
 STOP_TIMEOUT_S = 2.0
 """A unit that stops has 3.5 seconds for all it does; a round that takes longer comes again."""
@@ -94,14 +110,18 @@ class Inbox:
         self._apply = apply
         self._device = device
         self._log = structlog.get_logger("inbox").bind(service=service)
+        self._store = store
         self._watermarks = Watermarks(store)
         self._loaded = False
         self._arrived: deque[Message] = deque()
+        self._in_hand: list[tuple[Message, list[Event]]] = []
         self._something = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
+        bus.keep_letter = self._keep_letter
         topics = bus.topics
         for name in names:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
@@ -115,10 +135,11 @@ class Inbox:
 
     @property
     def waited_s(self) -> float:
-        """How long the oldest of them has waited, in seconds; 0 if there is none."""
-        if not self._arrived:
-            return 0.0
-        return asyncio.get_running_loop().time() - self._arrived[0].received_at
+        """How long the oldest message that is not persisted has waited, in seconds; 0 if there is
+        none."""
+        first = [message for message, _ in self._in_hand[:1]] + [*islice(self._arrived, 1)]
+        clock = asyncio.get_running_loop().time()
+        return max((clock - message.received_at for message in first), default=0.0)
 
     def start(self) -> None:
         self._task = self._bus.tasks.spawn(self._work(), "inbox")
@@ -135,6 +156,9 @@ class Inbox:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
+    def _cause(self) -> str:
+        return STORE if self._store_is_away else ""
+
     def _pattern(self, pattern: str) -> str:
         """The filter to subscribe to for what ``pattern`` matches."""
         return pattern
@@ -144,6 +168,9 @@ class Inbox:
         await self._watermarks.load()
 
     def _deliver(self, message: Message) -> None:
+        if self._arrived and self._arrived[-1].connection is not message.connection:
+            # The first of a new connection: the broker delivers again what came on the last one.
+            self._arrived = deque(one for one in self._arrived if not self._bus.comes_again(one))
         self._arrived.append(message)
         self._something.set()
 
@@ -156,16 +183,17 @@ class Inbox:
 
     async def _work(self) -> None:
         pause = self._settings.backoff_initial_s
-        batch: list[tuple[Message, list[Event]]] = []
         while not self._stopping:
-            if not batch:
+            self._in_hand = [one for one in self._in_hand if not self._bus.comes_again(one[0])]
+            if not self._in_hand:
                 await self._something.wait()
-                batch = self._gather()
+                self._in_hand = self._gather()
+                continue
             try:
                 if not self._loaded:
                     await self._load()
                     self._loaded = True
-                await self._round(batch)
+                await self._round(self._in_hand)
             except Exception as error:  # the outermost loop of this task
                 self._loaded = False
                 self._store_is_away = True
@@ -177,10 +205,11 @@ class Inbox:
                 pause = min(pause * 2, self._settings.backoff_max_s)
                 continue
             self._store_is_away = False
+            self._progress.moved()
             pause = self._settings.backoff_initial_s
-            if sum(len(events) for _, events in batch) > self._large_round:
+            done, self._in_hand = self._in_hand, []
+            if sum(len(events) for _, events in done) > self._large_round:
                 await self._let_gather()
-            batch = []
 
     async def _let_gather(self) -> None:
         """Wait while more comes, ``gather_s`` at most: an edge whose window is full sends nothing
@@ -198,6 +227,8 @@ class Inbox:
         events = 0
         while self._arrived and events < ROUND_EVENTS:
             message = self._arrived.popleft()
+            if self._bus.comes_again(message):
+                continue
             decoded = self._decode(message)
             events += len(decoded)
             batch.append((message, decoded))
@@ -206,34 +237,36 @@ class Inbox:
         return batch
 
     def _decode(self, message: Message) -> list[Event]:
-        """The events of a message; what is none becomes a dead letter."""
+        """The events of a message; in the place of what is none stands a `Faulty`."""
         try:
             events = decode_events(message.payload, message.content_type, message.topic)
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
                 return [bare]
-            self._bus.dead_letter(
-                self._service, f"invalid event: {error}", message.payload, topic=message.topic
-            )
-            return []
+            return [faulty(str(error), message.payload, topic=message.topic)]
         address = self._bus.topics.address(message.topic)
+        foreign: list[Event] = []
         if address is not None and address.name == BATCH:
-            events = self._own(events, address.device, message)
-        return events if self._device == "+" else [one for one in events if self._ours(one)]
+            events, foreign = self._own(events, address.device, message)
+        ours = events if self._device == "+" else [one for one in events if self._ours(one)]
+        return [*ours, *foreign]
 
-    def _own(self, events: list[Event], instance: str, message: Message) -> list[Event]:
-        """Those of a batch that are of the instance whose topic it came on: the broker lets nobody
-        else publish there. Others become a dead letter."""
+    @staticmethod
+    def _own(
+        events: list[Event], instance: str, message: Message
+    ) -> tuple[list[Event], list[Event]]:
+        """Those of a batch that are of the instance whose topic it came on, since the broker lets
+        nobody else publish there; and in the place of all others a `Faulty`."""
         own = [
             one
             for one in events
             if one.source == instance or (isinstance(one, Faulty) and not one.sequence)
         ]
-        if len(own) < len(events):
-            why = f"invalid batch: it has events of others than {instance}"
-            self._bus.dead_letter(self._service, why, message.payload, topic=message.topic)
-        return own
+        if len(own) == len(events):
+            return own, []
+        why = f"invalid batch: it has events of others than {instance}"
+        return own, [faulty(why, message.payload, topic=message.topic)]
 
     def _ours(self, event: Event) -> bool:
         return device_id(event.subject) == self._device
@@ -277,17 +310,26 @@ class Inbox:
         for (source, epoch), verdict in told.items():
             over = verdict is Verdict.OVER
             nak = over or verdict is Verdict.GAP
-            ack = self._watermarks.ack(source, epoch, nak=nak, over=over)
-            with contextlib.suppress(Unavailable, ValueError):  # no topic can name some sources
-                self._bus.post(self._bus.topics.ack(source), encode(ack))
+            self._tell(source, self._watermarks.ack(source, epoch, nak=nak, over=over))
+
+    def _tell(self, source: str, ack: Ack | AckRanges) -> None:
+        """Acknowledge to an edge, and tell it the time. One that does not hear it sends its events
+        again."""
+        timed = msgspec.structs.replace(ack, time=CLOCK.time())
+        try:
+            self._bus.post(self._bus.topics.ack(source), encode(timed))
+        except Unavailable:
+            return
+        except Exception as error:  # nothing that a source is called must keep the others waiting
+            self._log.warning("acknowledgement not sent", source=source[:64], why=repr(error)[:200])
 
     async def _persist(self, round_: list[Event]) -> None:
-        """Persist what is valid; what is not becomes a dead letter, and counts as handled."""
-        events = [event for event in round_ if not isinstance(event, Faulty)]
-        await self._persist_valid(events)
+        """Persist what is valid. What is not, and what is at fault, is set aside, and counts as
+        handled. Raises Unavailable."""
+        await self._persist_valid([one for one in round_ if not isinstance(one, Faulty)])
         for event in round_:
             if isinstance(event, Faulty):
-                self._bus.dead_letter(self._service, event.fault, event.original, topic=event.topic)
+                await self._set_aside(event, event.fault, event.original, event.topic)
 
     async def _persist_valid(self, events: list[Event]) -> None:
         if not events:
@@ -297,17 +339,39 @@ class Inbox:
             return
         except Unavailable:
             raise
+        except GENERAL_ERRORS as error:
+            raise Unavailable(reason_of(error)) from error
         except Exception as error:  # one of them is at fault: the others must not wait for it
-            self._log.error("a round failed", error=repr(error), events=len(events), exc_info=error)
-        for event in events:
-            try:
-                await self._apply([event])
-            except Unavailable:
-                raise
-            except Exception as error:  # the outermost handling of this one event
-                self._bus.dead_letter(
-                    self._service,
-                    f"{type(error).__name__}: {error}",
-                    in_json(event),
-                    topic=event.type,
-                )
+            failure = error
+        if len(events) > 1:
+            middle = len(events) // 2
+            await self._persist_valid(events[:middle])
+            await self._persist_valid(events[middle:])
+            return
+        [event] = events
+        if not isinstance(failure, EVENT_ERRORS):
+            await self._apply_none(failure)
+        self._log.error("event set aside", id=event.id, source=event.source, exc_info=failure)
+        name = event.type.rpartition(".")[2]
+        topic = self._bus.topics.event(self._service, device_id(event.subject), name)
+        await self._set_aside(event, reason_of(failure), in_json(event), topic)
+
+    async def _apply_none(self, failure: Exception) -> None:
+        """Raises Unavailable if it is not the event that is at fault."""
+        try:
+            await self._apply([])
+        except Unavailable:
+            raise
+        except Exception as error:  # of a handler that has nothing to handle
+            self._log.error("no event can be persisted", exc_info=error)
+            raise Unavailable(reason_of(failure)) from error
+
+    async def _set_aside(self, event: Event, why: str, original: bytes, topic: str) -> None:
+        """Have a dead letter stored, once, however often the round is repeated. Raises
+        Unavailable."""
+        place = f"{event.source} {event.epoch} {event.sequence or event.id} ".encode()
+        id = hashlib.sha256(place + original).hexdigest()[:32]
+        await self._bus.set_aside(self._service, why, original, topic=topic, id=id)
+
+    async def _keep_letter(self, letter: DeadLetter, original: bytes, content_type: str) -> None:
+        await self._store.bury(DEAD_LETTERS, letter, original, content_type)

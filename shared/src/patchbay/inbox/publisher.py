@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 
 from patchbay.bus import Bus
-from patchbay.errors import TooLarge, Unavailable
+from patchbay.errors import Unavailable
 from patchbay.inbox.aggregates import Aggregate
 
 T = TypeVar("T", bound=Struct)
@@ -67,6 +67,7 @@ class Publisher(Generic[T]):
             self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
 
     def _publish(self, aggregate: Aggregate[T], id: str) -> None:
+        """Raises Unavailable."""
         outgoing = aggregate.outgoing.get(id)
         if outgoing is None:
             self._under_way.discard(id)
@@ -74,18 +75,32 @@ class Publisher(Generic[T]):
         topic = self._bus.topics.event(self._service, outgoing.device, outgoing.name)
 
         def settled(code: int | None) -> None:
-            self._under_way.discard(id)
             if code is not None and code >= REFUSED:
-                self._set_aside(topic, outgoing.event, f"the broker refuses it with {code:#x}")
+                self._set_aside(aggregate, id, topic, f"the broker refuses it with {code:#x}")
+                return
+            self._under_way.discard(id)
             if code is not None:
                 aggregate.published(id)
 
         try:
             self._bus.post(topic, outgoing.event, on_ack=settled)
-        except TooLarge as error:
-            self._set_aside(topic, outgoing.event, str(error))
-            settled(0)
+        except Unavailable:
+            raise
+        except Exception as error:  # the others must not wait for one that cannot be published
+            self._set_aside(aggregate, id, topic, str(error))
 
-    def _set_aside(self, topic: str, event: bytes, why: str) -> None:
+    def _set_aside(self, aggregate: Aggregate[T], id: str, topic: str, why: str) -> None:
+        """Forget an event that the broker never takes, once its dead letter is stored."""
         self._log.error("event set aside", topic=topic, why=why)
-        self._bus.dead_letter(self._service, why, event, topic=topic)
+        event = aggregate.outgoing[id].event
+
+        async def store() -> None:
+            try:
+                await self._bus.set_aside(self._service, why, event, topic=topic, id=f"event:{id}")
+                aggregate.published(id)
+            except Unavailable:
+                pass  # it is published again after the next connect, and refused again
+            finally:
+                self._under_way.discard(id)
+
+        self._bus.tasks.spawn(store(), "set aside an event")

@@ -8,14 +8,12 @@ acknowledges exactly that. An event may come twice, also to two replicas at the 
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Unavailable
 from patchbay.inbox.inbox import Apply, Inbox
-from patchbay.messages import MAX_RANGES, AckRanges, Event, encode, ranges_of
+from patchbay.messages import MAX_RANGES, AckRanges, Event, ranges_of
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import shared
@@ -57,7 +55,5 @@ class RangeInbox(Inbox):
                 done[event.source, event.epoch].add(event.sequence)
         for (source, epoch), numbers in done.items():
             ranges = ranges_of(numbers)
-            with contextlib.suppress(Unavailable, ValueError):  # the edge sends them again
-                for first in range(0, len(ranges), MAX_RANGES):
-                    ack = AckRanges(epoch, ranges[first : first + MAX_RANGES])
-                    self._bus.post(self._bus.topics.ack(source), encode(ack))
+            for first in range(0, len(ranges), MAX_RANGES):
+                self._tell(source, AckRanges(epoch, ranges[first : first + MAX_RANGES]))

@@ -13,7 +13,7 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 """Seconds: from a callback to a message that waited for a store."""
 
 DEVICE_KINDS: Final = frozenset({"event", "cmd", "state", "desired", "status"})
-UNIT_KINDS: Final = frozenset({"status", "ack", "reply", "fence", "dead"})
+UNIT_KINDS: Final = frozenset({"status", "ack", "reply", "confirm", "fence", "dead"})
 OTHER: Final = "other"
 
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
-from patchbay.messages import decode, encode, new_id, now, rfc3339
+from patchbay.messages import decode, encode, new_id
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_allocator.edge.link import Link
@@ -180,7 +180,8 @@ class Hand:
         if noted is not None:
             self._note = noted
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())  # we had it when we died, and so the connection
+            # We had it when we died, and so the connection.
+            self._note.lost_at = self._edge.outbox.now()
 
     # From the domain
 
@@ -233,7 +234,7 @@ class Hand:
         self._sendable = True
         self._send()
         if self._sendable:
-            note.lost_at = rfc3339(now())
+            note.lost_at = self._edge.outbox.now()
             self._save()
         self.tell()
 
@@ -259,7 +260,7 @@ class Hand:
             return
         self.online = False
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())
+            self._note.lost_at = self._edge.outbox.now()
         self._save()
         self.tell()
 
@@ -285,7 +286,7 @@ class Hand:
                 FINISHED,
                 key=f"{command or new_id()}/answer",
                 subject=self._device,
-                time=rfc3339(now()),
+                time=self._edge.outbox.now(),
                 data=Finished(
                     combinator=self.number,
                     job=answer.id,
@@ -343,7 +344,7 @@ class Hand:
         """We end: the connection goes with us."""
         self.online = False
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())
+            self._note.lost_at = self._edge.outbox.now()
             self._save()
         self.tell()
         self._leaving = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final
 
 import structlog
@@ -15,11 +16,11 @@ import structlog
 from patchbay.bus import Bus, Commands, Request
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
+from patchbay.errors import OutcomeUnknown
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import encode, now, rfc3339
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
-from patchbay_mesh.edge.line import Line, NotReady
+from patchbay_mesh.edge.line import CutOff, Line, NotReady
 from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
@@ -32,7 +33,6 @@ from patchbay_mesh.messages import (
     Network,
     Raw,
     Rejected,
-    RootState,
     Send,
     Value,
     from_hex,
@@ -87,6 +87,7 @@ async def run(unit: Unit) -> None:
         unit.info_sources["refused"] = lambda: edge.refused
         unit.info_sources["port_losses"] = lambda: edge.line.losses if edge.line else 0
         unit.info_sources["silent_s"] = lambda: edge.silent_s
+        unit.bus.progress.watch("root", lambda: edge.silent, lambda: ROOT)
         running = None
         if url is None:
             unit.log.warning("no serial port is named: nothing is read (setting serial)")
@@ -118,8 +119,8 @@ class UartEdge:
         self._refusing = False
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
-        self._silent = False
-        self._state_topic = bus.topics.state(SERVICE, ROOT)
+        self.silent = False
+        """The root has sent nothing for ``root_silence_s`` while its port was open."""
         self._status_topic = bus.topics.status(SERVICE, ROOT)
         self._log = structlog.get_logger("uart").bind(instance=bus.client_id)
         bus.listen(self._status_topic, self._status_said)
@@ -129,10 +130,13 @@ class UartEdge:
             bus,
             SERVICE,
             {
-                "send": BusCommand(Send, self._send, moves=True, expires_s=expires_s),
-                "raw": BusCommand(Raw, self._raw, moves=True, expires_s=expires_s),
+                "send": BusCommand(
+                    Send, self._send, moves=True, confirms=True, expires_s=expires_s
+                ),
+                "raw": BusCommand(Raw, self._raw, moves=True, confirms=True, expires_s=expires_s),
             },
             device=ROOT,
+            cancels=True,
         )
 
     def open(self, url: str) -> Line:
@@ -149,7 +153,6 @@ class UartEdge:
             dtr=settings.dtr,
             rts=settings.rts,
         )
-        self._publish_state()
         return self.line
 
     @property
@@ -185,7 +188,7 @@ class UartEdge:
         frames = self._decoder.feed(data)
         if not frames:
             return
-        time = rfc3339(now())
+        time = self._outbox.now()
         self.frames += len(frames)
         for frame in frames:
             try:
@@ -218,23 +221,32 @@ class UartEdge:
 
     async def _send(self, request: Request, body: Send) -> dict[str, Any]:
         """A command in our own words. Refused: bad_command, bad_hex, serial_not_ready."""
-        return await self._write(
-            encode_command(_command(body), self._settings.tx_framing, self._settings.escape_xor)
-        )
+        settings = self._settings
+        data = encode_command(_command(body), settings.tx_framing, settings.escape_xor)
+        return await self._write(request, data)
 
     async def _raw(self, request: Request, body: Raw) -> dict[str, Any]:
         """Bytes as they stand. Refused: bad_hex, serial_not_ready."""
         settings = self._settings
         raw = encode_raw(from_hex(body.hex), settings.tx_framing, settings.escape_xor)
-        return await self._write(raw)
+        return await self._write(request, raw)
 
-    async def _write(self, data: bytes) -> dict[str, Any]:
+    async def _write(self, request: Request, data: bytes) -> dict[str, Any]:
+        """Write, once whoever sent the request has confirmed it: within ``start_deadline_s`` of our
+        own question, by our own clock, or not at all."""
         if self.line is None:
             raise Rejected("serial_not_ready", "no serial port is named")
+        if not self.line.ready:
+            raise Rejected("serial_not_ready", f"{self.line.url} is not open")
+        within_s = self._settings.start_deadline_s
+        asked_at = time.monotonic()
+        await request.confirm(within_s)
         try:
-            await self.line.send(data)
+            await self.line.send(data, asked_at + within_s - time.monotonic())
         except NotReady as error:
             raise Rejected("serial_not_ready", str(error)) from error
+        except CutOff as error:
+            raise OutcomeUnknown(request.envelope_id, str(error)) from error
         return {"bytes": len(data)}
 
     # Silence
@@ -250,14 +262,13 @@ class UartEdge:
         while True:
             await asyncio.sleep(min(1.0, limit_s / 4))
             silent = self.ready and self._loop.time() - self._heard_at >= limit_s
-            if silent == self._silent:
+            if silent == self.silent:
                 continue
-            self._silent = silent
+            self.silent = silent
             if silent:
                 self._log.warning("root silent", port=self._port, silent_s=self.silent_s)
             else:
                 self._log.info("root no longer silent", port=self._port)
-            self._publish_state()
 
     # The status of the root
 
@@ -267,11 +278,6 @@ class UartEdge:
 
     def _tell_status(self) -> None:
         self._bus.keep(self._status_topic, ONLINE if self.ready else OFFLINE)
-        self._publish_state()
-
-    def _publish_state(self) -> None:
-        state = RootState(port=self._port, open=self.ready, silent=self._silent)
-        self._bus.keep(self._state_topic, encode(state))
 
     def _status_said(self, message: BusMessage) -> None:
         """The domain says ``offline`` for an edge that was killed; we are here again."""
