@@ -363,7 +363,7 @@ async def test_a_batch_counts_only_from_the_instance_on_whose_topic_it_comes(
     both = batch([event(1), event(1, "e9", source="tiny-edge-2")])
     await edge.say(both, topic=BATCH)
     await until(lambda: domain.ids == ["e1:1"] and len(edge.letters) == 1)
-    assert edge.reasons == [f"invalid batch: it has events of others than {EDGE}"]
+    assert edge.reasons == [f"invalid event: it is in a batch of {EDGE} and not of it"]
     await edge.say(batch([event(2), event(3)]), topic="patchbay/tiny/tiny-edge-2/event/batch")
     await until(lambda: len(edge.letters) == 2)
     await edge.say(event(2))

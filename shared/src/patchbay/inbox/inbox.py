@@ -265,7 +265,7 @@ class Inbox:
         ]
         if len(own) == len(events):
             return own, []
-        why = f"invalid batch: it has events of others than {instance}"
+        why = f"it is in a batch of {instance} and not of it"
         return own, [faulty(why, message.payload, topic=message.topic)]
 
     def _ours(self, event: Event) -> bool:
