@@ -24,6 +24,7 @@ from patchbay.bus.letters import reason_of
 from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
+from patchbay.inbox.set_aside import SetAside
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     MAX_LEVEL,
@@ -112,6 +113,7 @@ class Inbox:
         self._log = structlog.get_logger("inbox").bind(service=service)
         self._store = store
         self._watermarks = Watermarks(store)
+        self._watermarks.report = SetAside(bus, store, service).report
         self._loaded = False
         self._arrived: deque[Message] = deque()
         self._in_hand: list[tuple[Message, list[Event]]] = []
@@ -190,7 +192,7 @@ class Inbox:
                 self._in_hand = self._gather()
                 continue
             try:
-                if not self._loaded:
+                if not self._loaded or self._watermarks.due:
                     await self._load()
                     self._loaded = True
                 await self._round(self._in_hand)
@@ -300,7 +302,8 @@ class Inbox:
                 verdict = self._watermarks.judge(event)
                 if verdict is Verdict.TAKE:
                     take.append(event)
-                told[event.source, event.epoch] = verdict
+                if verdict is not Verdict.WAIT:
+                    told[event.source, event.epoch] = verdict
         if take:
             await self._persist(take)
             self.taken += len(take)
