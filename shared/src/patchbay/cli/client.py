@@ -18,7 +18,7 @@ import msgspec
 import typer
 
 from patchbay.cli.printable import echo, printable, printable_json
-from patchbay.errors import PatchbayError, Rejected, Unavailable
+from patchbay.errors import OutcomeUnknown, PatchbayError, Rejected, Unavailable
 from patchbay.messages import Failure, encode
 from patchbay.topics import device_id
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 5.0
 """For the connection, and again for the answer: a person waits no longer than this."""
+
+UNKNOWN_EXIT: Final = 3
+"""Exit code where a request was confirmed and nobody says what became of it: it is no error, and
+sending it again could act twice."""
 
 UNBROKEN: Final = 100_000
 """Columns of a table where no terminal ends its lines: more than any row has."""
@@ -52,11 +56,18 @@ class _Answer(msgspec.Struct):
 
 
 def ask(
-    system: System, service: str, device: str, name: str, body: msgspec.Struct
+    system: System,
+    service: str,
+    device: str,
+    name: str,
+    body: msgspec.Struct,
+    *,
+    actuates: bool = False,
 ) -> dict[str, Any]:
     """Send ``cmd/<name>`` to a device and return the answer, as `request` does.
 
-    An error is one line on stderr (``cell_busy: ...``) and the end with exit code 1.
+    An error is one line on stderr (``cell_busy: ...``) and the end with exit code 1, an unknown
+    outcome one with `UNKNOWN_EXIT`.
     """
     import asyncio
 
@@ -64,25 +75,37 @@ def ask(
 
     log.configure("error")
     try:
-        return asyncio.run(request(system, service, device, name, body))
+        return asyncio.run(request(system, service, device, name, body, actuates=actuates))
+    except OutcomeUnknown as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(UNKNOWN_EXIT) from error
     except PatchbayError as error:
         echo(error, err=True)
         raise typer.Exit(1) from error
 
 
 async def request(
-    system: System, service: str, device: str, name: str, body: msgspec.Struct
+    system: System,
+    service: str,
+    device: str,
+    name: str,
+    body: msgspec.Struct,
+    *,
+    actuates: bool = False,
 ) -> dict[str, Any]:
     """Send ``cmd/<name>`` to ``device`` (its original id, or `EVERY`) and return the answer.
 
     Raises Rejected with what the service says, Unavailable without broker or answer, and
     SettingsError. A request that is not answered in time expires at the broker: nothing acts on it
-    after the person has been told that nobody answered.
+    after the person has been told that nobody answered. ``actuates``: it moves something, and is
+    confirmed before it does; raises OutcomeUnknown, too.
     """
     from patchbay.cli.bus import make_bus
 
     async with make_bus(service, system.state, system.config) as bus:
-        return await request_on(bus, service, device, name, body, system.timeout_s)
+        return await request_on(
+            bus, service, device, name, body, system.timeout_s, actuates=actuates
+        )
 
 
 async def connected(bus: Bus, timeout_s: float) -> None:
@@ -95,14 +118,25 @@ async def connected(bus: Bus, timeout_s: float) -> None:
 
 
 async def request_on(
-    bus: Bus, service: str, device: str, name: str, body: msgspec.Struct, timeout_s: float
+    bus: Bus,
+    service: str,
+    device: str,
+    name: str,
+    body: msgspec.Struct,
+    timeout_s: float,
+    *,
+    actuates: bool = False,
 ) -> dict[str, Any]:
     """`request` on a bus that was started, for who also listens there."""
     await connected(bus, timeout_s)
     topic = bus.topics.command(service, device_id(device), name)
     try:
         payload = await bus.request(
-            topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
+            topic,
+            encode(body),
+            timeout_s=timeout_s,
+            expiry_s=math.ceil(timeout_s),
+            actuates=actuates,
         )
     except (TimeoutError, Unavailable) as error:
         raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
