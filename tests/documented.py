@@ -16,6 +16,8 @@ import patchbay_lantern.domain
 import patchbay_locker.desk
 import patchbay_mesh.desk
 from patchbay.bus import Message
+from patchbay.settings import StoreSettings
+from patchbay.store import Store
 from patchbay.topics import Topics
 from patchbay_allocator.edge.combinators import CombinatorsEdge
 from patchbay_allocator.messages import CHANGED, FINISHED, QUEUE, REQUESTED
@@ -24,6 +26,7 @@ from patchbay_bartender.edge.pumps import PumpsEdge
 from patchbay_bartender.settings import BartenderSettings
 from patchbay_lantern.messages import ALL, COMMANDED
 from patchbay_lantern.settings import LanternSettings
+from patchbay_lantern.store import LanternStore
 from patchbay_locker.board import Publish
 from patchbay_locker.messages import REPORT
 from patchbay_locker.settings import LockerSettings
@@ -84,7 +87,7 @@ def the_allocator_s_desk(ear: Any) -> None:
 
 
 def the_lantern_s_domain(ear: Any) -> None:
-    nobody: Any = None
+    nobody: Any = LanternStore(Store(StoreSettings(), "mongodb://127.0.0.1:1"), 1)
     patchbay_lantern.domain.LanternDomain(ear, nobody, LanternSettings())
 
 

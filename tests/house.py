@@ -60,7 +60,7 @@ class UnitPart(Part):
         command = [sys.executable, "-m", "patchbay.runtime", unit, "--instance", HOST]
         super().__init__(unit, directory, lambda: command, port)
         self.instance = f"{unit.replace('.', '-')}-{HOST}"
-        self._environ = environ
+        self.environ = dict(environ)
 
     def spawn(self) -> None:
         """Start without waiting, in a directory where no settings lie."""
@@ -71,7 +71,7 @@ class UnitPart(Part):
                 stdout=log,
                 stderr=log,
                 cwd=self.log.parent,
-                env=self._environ,
+                env=self.environ,
             )
 
     def terminate(self) -> tuple[int, float]:

@@ -40,13 +40,17 @@ class Edge:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.acks: list[Ack] = []
+        """Without their times, which are in ``times``."""
+        self.times: list[float] = []
         self.letters: list[dict[str, Any]] = []
         bus.listen("patchbay/ack/#", self._acknowledged)
         bus.listen("patchbay/dead/tiny", self._bury)
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
-        self.acks.append(msgspec.json.decode(message.payload, type=Ack))
+        ack = msgspec.json.decode(message.payload, type=Ack)
+        self.times.append(ack.time)
+        self.acks.append(msgspec.structs.replace(ack, time=0.0))
 
     def _bury(self, message: Message) -> None:
         message.ack()

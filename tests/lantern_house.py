@@ -106,6 +106,8 @@ class House:
         self.domain = await stack.enter_async_context(
             LanternDomain(bus, self.kept, self.settings, self.registry)
         )
+        settling = asyncio.create_task(self.domain.settle_for_ever())
+        stack.callback(settling.cancel)
 
     async def _start_tlv(self, bus: Bus, stack: contextlib.AsyncExitStack) -> None:
         self.tlv = edge = TlvEdge(bus, self.settings, self.registry)

@@ -66,7 +66,7 @@ class Ears:
 
     def desired(self, board: str = "1953") -> list[dict[str, Any]]:
         payloads = self.on(TOPICS.desired("locker", device_id(board)))
-        return [json.loads(payload) for payload in payloads]
+        return [json.loads(payload) for payload in payloads if payload]
 
     def states(self, board: str = "1953") -> list[dict[str, Any]]:
         return [json.loads(one) for one in self.on(TOPICS.state("locker", device_id(board)))]

@@ -65,6 +65,22 @@ async def callback(unit: Unit) -> None:
     await unit.serving()
 
 
+async def stuck(unit: Unit) -> None:
+    unit.bus.progress.watch("wheel", lambda: True, lambda: "")
+    await unit.serving()
+    unit.log.info("taken down")
+
+
+async def held(unit: Unit) -> None:
+    unit.process.holds.append(lambda: True)
+    await stuck(unit)
+
+
+async def waits(unit: Unit) -> None:
+    unit.bus.progress.watch("wheel", lambda: True, lambda: "store")
+    await unit.serving()
+
+
 async def early(unit: Unit) -> None:
     unit.log.info("nothing to do")
 
@@ -98,7 +114,21 @@ async def taken(unit: Unit) -> None:
     await unit.serving()
 
 
-ROLES = (well, crash, unavailable, task, callback, early, waiting, hanging, blocking, taken)
+ROLES = (
+    stuck,
+    held,
+    waits,
+    well,
+    crash,
+    unavailable,
+    task,
+    callback,
+    early,
+    waiting,
+    hanging,
+    blocking,
+    taken,
+)
 
 SERVICE = Service(
     name="odd",

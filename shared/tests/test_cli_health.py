@@ -26,15 +26,18 @@ def test_a_healthy_unit_is_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "locker.edge: online\n"
 
 
-def test_one_that_is_not_online_is_exit_code_1(tmp_path: Path) -> None:
+def test_one_that_is_not_online_is_healthy_and_not_ready(tmp_path: Path) -> None:
     beat(tmp_path, online=False)
-    assert main(["locker.edge", "--state", str(tmp_path)]) == 1
+    assert main(["locker.edge", "--state", str(tmp_path)]) == 0
+    assert main(["locker.edge", "--ready", "--state", str(tmp_path)]) == 1
+    beat(tmp_path)
+    assert main(["locker.edge", "--ready", "--state", str(tmp_path)]) == 0
 
 
 def test_the_instance_that_is_asked_for_speaks(tmp_path: Path) -> None:
     beat(tmp_path, name="pi1", online=False)
     beat(tmp_path, name="pi2")
-    assert main(["locker.edge", "--instance", "pi1", "--state", str(tmp_path)]) == 1
+    assert main(["locker.edge", "--ready", "--instance", "pi1", "--state", str(tmp_path)]) == 1
     assert main(["locker.edge", "--instance", "pi2", "--state", str(tmp_path)]) == 0
 
 
@@ -46,7 +49,7 @@ def test_without_a_name_all_that_ran_here_are_asked(
     assert main(["--state", str(tmp_path)]) == 0
     beat(tmp_path, "mesh.uart", online=False)
     capsys.readouterr()
-    assert main(["--state", str(tmp_path)]) == 1
+    assert main(["--state", str(tmp_path), "--ready"]) == 1
     assert capsys.readouterr().out.startswith("locker.edge online; mesh.uart running but not")
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.health import STALE_S, Heartbeat, check, heartbeat_file, instance_id, write_heartbeat
+from patchbay.health import (
+    STALE_S,
+    Heartbeat,
+    check,
+    heartbeat_file,
+    instance_id,
+    uptime,
+    write_heartbeat,
+)
 
 
 def beat(
@@ -68,9 +76,10 @@ def test_a_heartbeat_of_a_killed_process_does_not_count(tmp_path: Path, dead_pid
     assert health.reason == f"dead: process {dead_pid} is gone"
 
 
-def test_a_unit_that_is_not_online_is_not_healthy(tmp_path: Path) -> None:
+def test_a_unit_that_is_not_online_is_healthy_and_not_ready(tmp_path: Path) -> None:
     beat(tmp_path, online=False)
-    health = check("locker.edge", tmp_path)
+    assert check("locker.edge", tmp_path).ok
+    health = check("locker.edge", tmp_path, ready=True)
     assert not health.ok
     assert "not online" in health.reason
 
@@ -99,7 +108,7 @@ def test_a_service_is_healthy_when_all_its_units_are(tmp_path: Path) -> None:
     assert check("locker", tmp_path).reason == "locker.domain online; locker.edge online"
     assert check("locker", tmp_path).ok
     beat(tmp_path, "locker-domain-pi1", unit="locker.domain", online=False)
-    assert not check("locker", tmp_path).ok
+    assert not check("locker", tmp_path, ready=True).ok
 
 
 def test_files_of_others_are_passed_over(tmp_path: Path) -> None:
@@ -119,3 +128,27 @@ def test_no_part_of_a_heartbeat_stays_behind(tmp_path: Path) -> None:
     beat(tmp_path)
     beat(tmp_path)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["locker-edge-pi1.json"]
+
+
+def test_who_waits_is_healthy_and_not_ready_and_who_is_stuck_is_neither(tmp_path: Path) -> None:
+    file = heartbeat_file(tmp_path, "locker-edge-pi1")
+    beat = Heartbeat(
+        unit="locker.edge",
+        pid=os.getpid(),
+        online=True,
+        at=time.time(),
+        up=uptime(),
+        state="waiting",
+    )
+    write_heartbeat(file, beat._replace(cause="store"))
+    assert check("locker.edge", tmp_path) == (True, "waiting: store")
+    assert check("locker.edge", tmp_path, ready=True) == (False, "waiting: store")
+    write_heartbeat(file, beat._replace(state="stuck", cause="outbox"))
+    assert check("locker.edge", tmp_path) == (False, "stuck: outbox does not get on")
+
+
+def test_a_step_of_the_clock_makes_nobody_look_dead(tmp_path: Path) -> None:
+    for at in (0.0, time.time() + 1e9):
+        beat = Heartbeat(unit="locker.edge", pid=os.getpid(), online=True, at=at, up=uptime())
+        write_heartbeat(heartbeat_file(tmp_path, "locker-edge-pi1"), beat)
+        assert check("locker.edge", tmp_path).ok

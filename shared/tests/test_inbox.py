@@ -13,7 +13,7 @@ from patchbay.errors import Unavailable
 from patchbay.inbox import Inbox
 from patchbay.inbox import inbox as inbox_module
 from patchbay.inbox.watermarks import SOURCES
-from patchbay.messages import Ack, Event, batch, new_event
+from patchbay.messages import Ack, Event, batch, new_event, now
 from patchbay.store import Store
 from patchbay.testing import PATIENCE_S, MakeBus, until
 from tests.inbox_ends import ALONE, BATCH, EDGE, SETTINGS, Domain, Edge, event
@@ -63,6 +63,7 @@ async def test_events_are_persisted_in_order_and_then_acknowledged(
     await until(lambda: edge.acks[-1:] == [Ack("e1", 53)])
     assert domain.ids == [f"e1:{n}" for n in range(1, 54)]
     assert not any(ack.nak for ack in edge.acks)
+    assert all(abs(time - now().timestamp()) < 600 for time in edge.times)
     assert domain.inbox.taken == 53
     assert domain.inbox.waiting == 0
     assert await store.find(SOURCES, {}) == [{"_id": EDGE, "epoch": "e1", "upto": 53, "past": []}]

@@ -111,3 +111,33 @@ def test_a_unit_that_logs_does_not_carry_rich() -> None:
         "assert 'rich' not in sys.modules; import rich"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_a_line_that_is_repeated_for_hours_stays_a_few_lines_with_a_count() -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream)
+    (handler,) = [one for one in logging.getLogger().handlers if one.filters]
+    clock = [0.0]
+    handler.filters[:] = [log.Repetitions(lambda: clock[0])]
+    for second in range(3600):  # an hour of two a second
+        for number in range(2):
+            log.get_logger("inbox").warning("nothing can be persisted", why=f"{second} {number}")
+            log.get_logger("bus").info("refused", topic="a")
+            logging.getLogger("asyncio").error("failed: %s", number)
+        clock[0] += 1.0
+    log.get_logger("inbox").error("another")
+    found = lines(stream)
+    warnings = [one for one in found if one["event"] == "nothing can be persisted"]
+    assert 60 <= len(warnings) <= 70
+    assert sum(one.get("repeated", 0) + 1 for one in warnings) >= 7200 - 120
+    assert 60 <= len([one for one in found if one["logger"] == "asyncio"]) <= 70
+    assert len([one for one in found if one["event"] == "refused"]) <= 400
+    assert found[-1]["event"] == "another"
+    assert "repeated" not in found[-1]
+
+
+def test_kinds_of_lines_without_end_take_no_room_without_end() -> None:
+    kinds = log.Repetitions()
+    for number in range(10_000):
+        assert kinds.filter(logging.LogRecord("a", logging.ERROR, "", 0, f"{number}", (), None))
+    assert len(kinds._kinds) <= log.KINDS

@@ -19,6 +19,7 @@ from patchbay.log import get_logger
 from patchbay.metrics.endpoint import MAX_REQUEST, Metrics
 from patchbay.metrics.meter import Counters, UnitMeter
 from patchbay.outbox import Outbox
+from patchbay.progress import Verdict
 from patchbay.testing import (
     PATIENCE_S,
     MakeBus,
@@ -43,6 +44,7 @@ class Unit:
         self.instance = "gate-edge-x"
         self.bus = bus
         self.info_sources: dict[str, Any] = {}
+        self.verdict = Verdict()
 
 
 class Measured:

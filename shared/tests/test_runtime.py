@@ -24,13 +24,15 @@ TESTS = Path(__file__).parent
 class Process:
     """One ``python -m patchbay.runtime ...`` and what it logged."""
 
-    def __init__(self, directory: Path, port: int, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, directory: Path, port: int, arguments: tuple[str, ...], settings: dict[str, str]
+    ) -> None:
         self.state_dir = directory / "state"
         self.errors = directory / f"{'-'.join(arguments)}.err"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "patchbay.runtime", *arguments, "--instance", "pi1"],
             cwd=directory,
-            env=environment(directory, port),
+            env=environment(directory, port) | settings,
             stdout=subprocess.DEVNULL,
             stderr=self.errors.open("wb"),
         )
@@ -81,8 +83,8 @@ class Start:
         self.port = port
         self.processes: list[Process] = []
 
-    def __call__(self, *arguments: str) -> Process:
-        self.processes.append(Process(self.directory, self.port, arguments))
+    def __call__(self, *arguments: str, **settings: str) -> Process:
+        self.processes.append(Process(self.directory, self.port, arguments, settings))
         return self.processes[-1]
 
     def end(self) -> None:
@@ -163,15 +165,16 @@ async def test_the_last_will_of_a_killed_unit_says_offline(start: Start, make_bu
     assert not health.check("odd.well", unit.state_dir).ok
 
 
-async def test_a_unit_is_healthy_while_it_is_online(start: Start, mosquitto: Part) -> None:
+async def test_a_unit_is_ready_while_it_is_online(start: Start, mosquitto: Part) -> None:
     unit = start("odd.well")
 
     def healthy() -> bool:
-        return health.check("odd.well", unit.state_dir, "pi1").ok
+        return health.check("odd.well", unit.state_dir, "pi1", ready=True).ok
 
     await until(healthy)
     mosquitto.kill()
     await until(lambda: not healthy())
+    assert health.check("odd.well", unit.state_dir, "pi1").ok  # a restart would heal nothing
     assert unit.process.poll() is None
     mosquitto.start()
     await until(healthy)
@@ -250,6 +253,41 @@ async def test_a_mistake_in_a_callback_is_logged_with_its_place(start: Start) ->
     await until(lambda: unit.said("unhandled error"))
     (line,) = unit.said("unhandled error")
     assert "a mistake in a callback" in line["exception"]
+
+
+QUICKLY_STUCK = {"PATCHBAY_RUNTIME__STUCK_AFTER_S": "1.0"}
+
+
+async def test_a_unit_whose_work_does_not_get_on_ends_in_good_order_to_be_started_again(
+    start: Start,
+) -> None:
+    for count in (1, 2):
+        unit = start("odd.stuck", **QUICKLY_STUCK)
+        if count == 2:  # the first restart has healed nothing: this one waits a minute
+            await until(lambda: unit.said("progress"))  # noqa: B023  awaited at once
+            await asyncio.sleep(5)
+            assert unit.process.poll() is None
+            continue
+        assert await unit.exit_code() == 1
+        assert unit.said("stuck: no progress of wheel: starting again")
+        assert unit.said("taken down")
+    assert not health.check("odd.stuck", unit.state_dir, "pi1").ok
+    assert await unit.told() == 0
+
+
+@pytest.mark.parametrize("role", ["waits", "held"])
+async def test_a_unit_that_waits_for_others_or_has_a_pump_on_is_not_started_again(
+    start: Start, make_bus: MakeBus, role: str
+) -> None:
+    retained = Retained(make_bus)
+    unit = start(f"odd.{role}", **QUICKLY_STUCK)
+    await until(lambda: unit.said("progress"))
+    state = "waiting" if role == "waits" else "stuck"
+    await until(lambda: retained.info(f"odd-{role}-pi1")["state"] == state)
+    await asyncio.sleep(5)
+    assert unit.process.poll() is None
+    assert health.check(f"odd.{role}", unit.state_dir, "pi1").ok == (role == "waits")
+    assert await unit.told() == 0
 
 
 async def test_a_role_that_ends_by_itself_is_a_failure(start_alone: Start) -> None:

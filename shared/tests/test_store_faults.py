@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from patchbay.chaos.store_link import How, Refusal, StoreLink, containing
 from patchbay.errors import DocumentRejected, QueryRejected, Unavailable
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import Part, eventually
+from patchbay.testing import SUSPECT_S, Part, eventually
 
-SETTINGS = StoreSettings(timeout_s=2.0, suspect_failures=3, suspect_s=0.3)
+SETTINGS = StoreSettings(timeout_s=2.0)
 
 GENERAL = {
     14031: "OutOfDiskSpace",
@@ -29,21 +27,6 @@ GENERAL = {
     2: "BadValue",
 }
 OWN = [10334, 17419, 17420, 121, 22, 15, 52, 53, 54, 55, 56, 57, 17280, 171, 16755]
-
-
-@pytest.fixture
-async def link(store_server: Part) -> AsyncIterator[StoreLink]:
-    async with StoreLink("127.0.0.1", store_server.port) as link:
-        yield link
-
-
-@pytest.fixture
-async def linked(store: Store, link: StoreLink) -> AsyncIterator[Store]:
-    """The same database as ``store``, over the link."""
-    database = store.collection("x").database.name
-    settings = msgspec.structs.replace(SETTINGS, database=database)
-    async with Store(settings, link.uri) as linked:
-        yield linked
 
 
 def numbered(count: int) -> list[dict[str, Any]]:
@@ -64,28 +47,28 @@ CASES = [
 
 @pytest.mark.parametrize(("code", "how"), CASES)
 async def test_a_store_that_refuses_all_is_unavailable_and_takes_all_later(
-    store: Store, linked: Store, link: StoreLink, code: int, how: How
+    store: Store, linked_store: Store, store_link: StoreLink, code: int, how: How
 ) -> None:
     await store.save("things", [{"_id": 0, "v": 1}])
-    link.refuse_writes(Refusal(code=code, name=GENERAL[code], how=how))
+    store_link.refuse_writes(Refusal(code=code, name=GENERAL[code], how=how))
     for _ in range(4):
         for write in (
-            linked.insert_new("things", numbered(5)[1:]),
-            linked.insert_new("things", [{"_id": 9}]),
-            linked.save("things", [{"_id": 8}]),
-            linked.replace("things", [({"_id": 0, "v": 1}, {"_id": 0, "v": 1})]),
-            linked.remove("things", {"_id": 77}),
-            linked.save("others", [{"_id": 1}]),
+            linked_store.insert_new("things", numbered(5)[1:]),
+            linked_store.insert_new("things", [{"_id": 9}]),
+            linked_store.save("things", [{"_id": 8}]),
+            linked_store.replace("things", [({"_id": 0, "v": 1}, {"_id": 0, "v": 1})]),
+            linked_store.remove("things", {"_id": 77}),
+            linked_store.save("others", [{"_id": 1}]),
         ):
             with pytest.raises(Unavailable):
                 await write
         await asyncio.sleep(0.1)
-    link.accept_writes()
+    store_link.accept_writes()
 
     async def taken() -> bool:
         with contextlib.suppress(Unavailable):
-            await linked.insert_new("things", [*numbered(5)[1:], {"_id": 9}])
-            await linked.save("things", [{"_id": 8}])
+            await linked_store.insert_new("things", [*numbered(5)[1:], {"_id": 9}])
+            await linked_store.save("things", [{"_id": 8}])
             return True
         return False
 
@@ -95,26 +78,30 @@ async def test_a_store_that_refuses_all_is_unavailable_and_takes_all_later(
 
 @pytest.mark.parametrize("code", OWN)
 async def test_a_document_that_the_server_never_takes_is_rejected_at_once_and_the_others_are_there(
-    store: Store, linked: Store, link: StoreLink, code: int
+    store: Store, linked_store: Store, store_link: StoreLink, code: int
 ) -> None:
-    link.refuse_writes(Refusal(code=code, name="own", how="documents", only=containing("n3.")))
+    store_link.refuse_writes(
+        Refusal(code=code, name="own", how="documents", only=containing("n3."))
+    )
     with pytest.raises(DocumentRejected) as rejected:
-        await linked.insert_new("things", numbered(6))
+        await linked_store.insert_new("things", numbered(6))
     assert list(rejected.value.documents) == [3]
     document, why = rejected.value.documents[3]
     assert document == {"_id": 3, "say": "n3."}
     assert str(code) in why
     assert await ids(store) == [0, 1, 2, 4, 5]
     with pytest.raises(DocumentRejected):
-        await linked.save("things", numbered(6))
+        await linked_store.save("things", numbered(6))
 
 
 async def test_an_error_that_names_no_document_is_looked_for_one_by_one(
-    store: Store, linked: Store, link: StoreLink
+    store: Store, linked_store: Store, store_link: StoreLink
 ) -> None:
-    link.refuse_writes(Refusal(code=22, name="InvalidBSON", how="command", only=containing("n3.")))
+    store_link.refuse_writes(
+        Refusal(code=22, name="InvalidBSON", how="command", only=containing("n3."))
+    )
     with pytest.raises(DocumentRejected) as rejected:
-        await linked.insert_new("things", numbered(50))
+        await linked_store.insert_new("things", numbered(50))
     assert list(rejected.value.documents) == [3]
     assert await ids(store) == [n for n in range(50) if n != 3]
 
@@ -122,50 +109,50 @@ async def test_an_error_that_names_no_document_is_looked_for_one_by_one(
 @pytest.mark.parametrize("how", ["command", "documents"])
 @pytest.mark.parametrize("code", [14031, 96])
 async def test_a_document_that_alone_is_refused_for_long_is_rejected(
-    store: Store, linked: Store, link: StoreLink, code: int, how: How
+    store: Store, linked_store: Store, store_link: StoreLink, code: int, how: How
 ) -> None:
-    link.refuse_writes(Refusal(code=code, name="odd", how=how, only=containing("n3.")))
+    store_link.refuse_writes(Refusal(code=code, name="odd", how=how, only=containing("n3.")))
     started = asyncio.get_running_loop().time()
     failures = 0
     rejected: list[Any] = []
     while not rejected:
         try:
-            await linked.insert_new("things", numbered(6))
+            await linked_store.insert_new("things", numbered(6))
         except Unavailable:
             failures += 1
             await asyncio.sleep(0.05)
         except DocumentRejected as error:
             rejected += error.documents
     assert rejected == [3]
-    assert failures + 1 >= SETTINGS.suspect_failures
-    assert asyncio.get_running_loop().time() - started >= SETTINGS.suspect_s
+    assert failures + 1 >= 3
+    assert asyncio.get_running_loop().time() - started >= SUSPECT_S
     assert await ids(store) == [0, 1, 2, 4, 5]
 
 
 async def test_a_document_that_is_refused_while_all_are_is_not_counted(
-    store: Store, linked: Store, link: StoreLink
+    store: Store, linked_store: Store, store_link: StoreLink
 ) -> None:
-    await linked.insert_new("things", numbered(3))
-    link.refuse_writes(Refusal(code=14031, name="OutOfDiskSpace", how="documents"))
+    await linked_store.insert_new("things", numbered(3))
+    store_link.refuse_writes(Refusal(code=14031, name="OutOfDiskSpace", how="documents"))
     for _ in range(10):
         with pytest.raises(Unavailable):
-            await linked.insert_new("things", numbered(6))
+            await linked_store.insert_new("things", numbered(6))
         await asyncio.sleep(0.06)
-    link.refuse_writes(Refusal(code=96, how="documents", only=containing("n3.")))
+    store_link.refuse_writes(Refusal(code=96, how="documents", only=containing("n3.")))
     with pytest.raises(Unavailable):  # the first time that it is this one alone
-        await linked.insert_new("things", numbered(6))
-    link.accept_writes()
-    assert await linked.insert_new("things", numbered(6)) == 1
+        await linked_store.insert_new("things", numbered(6))
+    store_link.accept_writes()
+    assert await linked_store.insert_new("things", numbered(6)) == 1
 
 
 async def test_what_is_changed_by_compare_and_set_is_never_rejected_for_a_code(
-    store: Store, linked: Store, link: StoreLink
+    store: Store, linked_store: Store, store_link: StoreLink
 ) -> None:
     await store.save("things", [{"_id": 1, "v": 1}])
     for how in ("command", "documents"):
-        link.refuse_writes(Refusal(code=121, name="DocumentValidationFailure", how=how))  # type: ignore[arg-type]
+        store_link.refuse_writes(Refusal(code=121, name="DocumentValidationFailure", how=how))  # type: ignore[arg-type]
         with pytest.raises(Unavailable):
-            await linked.replace("things", [({"_id": 1, "v": 1}, {"_id": 1, "v": 2})])
+            await linked_store.replace("things", [({"_id": 1, "v": 1}, {"_id": 1, "v": 2})])
 
 
 class Unencodable:
@@ -223,40 +210,42 @@ async def test_a_duplicate_of_another_index_is_the_documents_own_fault(store: St
 
 
 async def test_a_duplicate_whose_index_the_server_does_not_name_is_looked_up(
-    store: Store, linked: Store, link: StoreLink
+    store: Store, linked_store: Store, store_link: StoreLink
 ) -> None:
     await store.insert_new("things", numbered(1))
-    link.refuse_writes(Refusal(code=11000, name="E11000", how="documents"))
+    store_link.refuse_writes(Refusal(code=11000, name="E11000", how="documents"))
     with pytest.raises(DocumentRejected) as rejected:
-        await linked.insert_new("things", numbered(2))
+        await linked_store.insert_new("things", numbered(2))
     assert list(rejected.value.documents) == [1]
 
 
 async def test_an_error_that_is_labelled_as_worth_another_try_rejects_nothing(
-    linked: Store, link: StoreLink
+    linked_store: Store, store_link: StoreLink
 ) -> None:
     for label in ("RetryableWriteError", "TransientTransactionError"):
-        link.refuse_writes(Refusal(code=121, labels=(label,)))
+        store_link.refuse_writes(Refusal(code=121, labels=(label,)))
         with pytest.raises(Unavailable):
-            await linked.insert_new("things", numbered(1))
+            await linked_store.insert_new("things", numbered(1))
 
 
-async def test_an_index_that_cannot_be_made_is_unavailable(linked: Store, link: StoreLink) -> None:
+async def test_an_index_that_cannot_be_made_is_unavailable(
+    linked_store: Store, store_link: StoreLink
+) -> None:
     for code in (14031, 67):
-        link.refuse_writes(Refusal(code=code, commands=frozenset({"createIndexes"})))
+        store_link.refuse_writes(Refusal(code=code, commands=frozenset({"createIndexes"})))
         with pytest.raises(Unavailable):
-            await linked.ensure_index("things", [("a", 1)])
+            await linked_store.ensure_index("things", [("a", 1)])
 
 
 @pytest.mark.parametrize(
     "code", [pytest.param(one, marks=pytest.mark.long if one == 91 else []) for one in GENERAL]
 )
 async def test_reads_that_are_refused_are_unavailable(
-    linked: Store, link: StoreLink, code: int
+    linked_store: Store, store_link: StoreLink, code: int
 ) -> None:
-    link.refuse_writes(Refusal(code=code, commands=frozenset({"find", "aggregate"})))
+    store_link.refuse_writes(Refusal(code=code, commands=frozenset({"find", "aggregate"})))
     expected = QueryRejected if code == 2 else Unavailable
-    for read in (linked.find("things", {}), linked.count("things", {})):
+    for read in (linked_store.find("things", {}), linked_store.count("things", {})):
         with pytest.raises(expected):
             await read
 
@@ -293,9 +282,9 @@ async def test_a_store_that_is_closed_is_unavailable(store_server: Part) -> None
 
 
 async def test_an_error_is_short_whatever_the_server_repeats(
-    linked: Store, link: StoreLink
+    linked_store: Store, store_link: StoreLink
 ) -> None:
-    link.refuse_writes(Refusal(code=8000, name="x" * 100_000, how="documents"))
+    store_link.refuse_writes(Refusal(code=8000, name="x" * 100_000, how="documents"))
     with pytest.raises(Unavailable) as error:
-        await linked.insert_new("things", numbered(100))
+        await linked_store.insert_new("things", numbered(100))
     assert len(str(error.value)) < 500

@@ -61,9 +61,9 @@ class Domain:
         bus.subscribe(bus.topics.command("locker", "+", "+"), self._handle)
 
     async def _handle(self, message: Message) -> None:
-        self.asked.append(
-            (message.topic.removeprefix("patchbay/locker/"), json.loads(message.payload))
-        )
+        body = json.loads(message.payload)
+        body = body["data"] if body.get("confirm") else body
+        self.asked.append((message.topic.removeprefix("patchbay/locker/"), body))
         await self._bus.publish(message.response_topic, self.reply, correlation=message.correlation)
 
 

@@ -60,6 +60,8 @@ async def test_the_worked_case_is_a_report_on_the_bus(here: Running, domain: Dom
         "boot": said.boot,
         "send": 141349,
         "rebooted": True,
+        "told_reset": None,
+        "peers": [],
         "late": False,
         "maybe_repeat": False,
         "connection": 1,

@@ -51,10 +51,13 @@ def read(chunks: Sequence[bytes]) -> tuple[list[Request], WireError | None]:
     return frames, None
 
 
-BAD_NUMBERS = ["", " ", "x", "-1", "+1", "1.0", "1 ", " 1", "0x1", "1_0", "²", "١", "１", "1" * 10]
+BAD_NUMBERS = [" ", "x", "-1", "+1", "1.0", "1 ", " 1", "0x1", "1_0", "²", "١", "１", "1" * 10]
 
 BAD = {
     "no ID": [minimal("SEND=1"), minimal("ID=", "SEND=1"), minimal("id=1", "SEND=1"), minimal()],
+    "an ID that stands for something else": [
+        minimal(f"ID={id}", "SEND=1") for id in ("all", "ALL", "All")
+    ],
     "no SEND": [minimal("ID=1"), minimal("ID=1", "SEND=")],
     "an ID that is too long or not printable": [
         minimal(f"ID={'1' * 129}", "SEND=1"),
@@ -78,7 +81,7 @@ BAD = {
             "acon_V1.0",
             "Acon",
             "CLOSE",
-            "\ufeffACon_V1.0",
+            " \ufeffACon_V1.0",
         )
     ]
     + [b"CLOSE", b"CLOSE\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"ACon_X", b"\x00"],
@@ -87,15 +90,21 @@ BAD = {
         for name in ("CONNECTION", "WIFI_STATE", "GSM_STATE", "RESET", "COLS", "ROWS")
         for bad in BAD_NUMBERS
     ]
-    + [minimal("ID=1", f"SEND={bad}") for bad in BAD_NUMBERS if bad and bad != "1" * 10]
+    + [minimal("ID=1", f"SEND={bad}") for bad in BAD_NUMBERS if bad not in ("-1", "1" * 10)]
+    + [minimal("ID=1", f"SEND={bad}") for bad in ("-", "--1", "-0", "-1.0", "-2147483649")]
     + [
         report(f"{name}={good}{bad}")
         for name in ("STATE", "BOX_ENG", "BOX_TO", "BOX_ACC")
         for good in ("", "1,")
         for bad in BAD_NUMBERS
-        if good or bad
     ]
-    + [report("BOX_ACC=,1"), report("BOX_ACC=1,,2"), report("BOX_ACC=1;2")],
+    + [
+        report("BOX_ACC=,1"),
+        report("BOX_ACC=1,,2"),
+        report("BOX_ACC=1,,"),
+        report("BOX_ACC=,"),
+        report("BOX_ACC=1;2"),
+    ],
     "a SEND of more than 18 digits": [
         minimal("ID=1", f"SEND={'1' * 19}"),
         minimal("ID=1", f"SEND={'0' * 19}"),

@@ -217,7 +217,7 @@ async def test_a_command_that_waited_for_the_one_before_it_too_long_is_not_sent(
     first = house.ask("root", "raw", hex="41" * 100_000)
     answers = await asyncio.gather(first, house.ask("root", "raw", hex="42" * 5))
     codes = [answer["error"]["code"] for answer in answers]
-    assert codes == ["serial_not_ready", "too_late"]
+    assert codes == ["outcome_unknown", "too_late"]  # a part of the first one is out
 
 
 async def test_a_domain_that_saw_the_edge_die_does_not_keep_the_root_offline(house: House) -> None:

@@ -91,7 +91,7 @@ class House:
 
     async def healthy(self, unit: DockerContainer) -> bool:
         """What its health check would say."""
-        code, _ = await asyncio.to_thread(unit.exec, ["patchbay", "health"])
+        code, _ = await asyncio.to_thread(unit.exec, ["patchbay", "health", "--ready"])
         return code == 0
 
     def said(self, container: DockerContainer) -> str:

@@ -1,6 +1,10 @@
 """Is a unit healthy? Each says so in a small file, its heartbeat, and `check` reads it.
 
-    <state_dir>/run/<instance>.json    {"unit": "locker.edge", "pid": 4711, "online": true, "at": 0}
+    <state_dir>/run/<instance>.json    {"unit": "locker.edge", "pid": 4711, "online": true, "at": 0,
+                                        "up": 0, "state": "ok", "cause": ""}
+
+Healthy is who is alive and not stuck: only those two are healed by a restart. Ready is who is
+online, too, and waits for nothing.
 
 A file and not a port: a check that compose makes twice a minute, of each unit of a Pi, should cost
 nothing, and an event loop that hangs stops writing. For the same reason this module imports little:
@@ -27,13 +31,22 @@ STALE_S: Final = 10.0
 """A heartbeat older than this is none: five were missed."""
 
 
+LARGEST: Final = 4096
+"""Bytes of a heartbeat at most; ours have some 150."""
+
+
 class Heartbeat(NamedTuple):
-    """What a unit says. ``at`` is Unix time in seconds."""
+    """What a unit says. ``at`` is Unix time in seconds; ``up`` is the time since the machine
+    started (CLOCK_BOOTTIME), which no step of the clock moves. ``state`` and ``cause`` are those of
+    `patchbay.progress`, with the name of the work where there is no cause outside."""
 
     unit: str
     pid: int
     online: bool
     at: float
+    up: float = -1.0
+    state: str = "ok"
+    cause: str = ""
 
 
 class Health(NamedTuple):
@@ -67,9 +80,21 @@ def write_heartbeat(path: Path, heartbeat: Heartbeat) -> None:
     new.replace(path)
 
 
-def check(name: str | None, state_dir: str | Path, instance: str | None = None) -> Health:
-    """Is the unit ``locker.edge`` alive and online? ``locker``: are all of its units that ran here?
-    None: are all that ran here, whatever they are?
+def uptime() -> float:
+    """Seconds since the machine started, those that it slept included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def check(
+    name: str | None,
+    state_dir: str | Path,
+    instance: str | None = None,
+    *,
+    ready: bool = False,
+) -> Health:
+    """Is the unit ``locker.edge`` alive and not stuck? ``locker``: are all of its units that ran
+    here? None: are all that ran here, whatever they are? ``ready``: and are they online, too, and
+    wait for nothing?
 
     ``instance`` says which one is meant, by what ``--instance`` was or by the whole instance id.
     Without it the freshest heartbeat of a unit speaks for it, since an instance of another name
@@ -86,7 +111,7 @@ def check(name: str | None, state_dir: str | Path, instance: str | None = None) 
             freshest[unit] = heartbeat
     if not freshest:
         return Health(False, f"not running: no heartbeat in {os.path.join(state_dir, 'run')}")
-    answers = {unit: _judge(heartbeat) for unit, heartbeat in sorted(freshest.items())}
+    answers = {unit: _judge(heartbeat, ready) for unit, heartbeat in sorted(freshest.items())}
     if len(answers) == 1:
         return next(iter(answers.values()))
     return Health(
@@ -95,16 +120,25 @@ def check(name: str | None, state_dir: str | Path, instance: str | None = None) 
     )
 
 
-def _judge(heartbeat: Heartbeat) -> Health:
+def _judge(heartbeat: Heartbeat, ready: bool) -> Health:
     pid = heartbeat.pid
-    age_s = time.time() - heartbeat.at
+    age_s = uptime() - heartbeat.up if heartbeat.up >= 0 else time.time() - heartbeat.at
     if not _alive(pid):
         return Health(False, f"dead: process {pid} is gone")
-    if abs(age_s) > STALE_S:  # from the future: the clock was set back, the next one will tell
+    if abs(age_s) > STALE_S:  # from the future: it is from before the machine started
         return Health(False, f"hangs: process {pid} has had no heartbeat for {age_s:.0f} s")
+    if heartbeat.state == "stuck":
+        return Health(False, f"stuck: {heartbeat.cause} does not get on")
+    if heartbeat.state != "ok":
+        return Health(not ready, f"{heartbeat.state}: {heartbeat.cause}")
     if not heartbeat.online:
-        return Health(False, "running but not online: is the broker there?")
+        return Health(not ready, "running but not online: is the broker there?")
     return Health(True, "online")
+
+
+def heartbeats(state_dir: str | Path) -> dict[str, Heartbeat]:
+    """The heartbeats in a state directory, by instance id."""
+    return dict(_heartbeats(state_dir))
 
 
 def _heartbeats(state_dir: str | Path) -> Iterator[tuple[str, Heartbeat]]:
@@ -117,17 +151,17 @@ def _heartbeats(state_dir: str | Path) -> Iterator[tuple[str, Heartbeat]]:
         # Gone between the listing and the reading, or another program's file: no heartbeat.
         with contextlib.suppress(OSError, ValueError, TypeError):
             with open(os.path.join(directory, name), "rb") as file:
-                heartbeat = _read(file.read())
+                heartbeat = _read(file.read(LARGEST))
             yield ident, heartbeat
 
 
 def _read(content: bytes) -> Heartbeat:
     """Raises ValueError or TypeError for what is none."""
     heartbeat = Heartbeat(**json.loads(content))
-    unit, pid, online, at = heartbeat
+    unit, pid, online, at, up, state, cause = heartbeat
     if not (isinstance(unit, str) and isinstance(pid, int) and isinstance(online, bool)):
         raise TypeError(f"not a heartbeat: {heartbeat}")
-    return heartbeat._replace(at=float(at))
+    return heartbeat._replace(at=float(at), up=float(up), state=str(state), cause=str(cause))
 
 
 def _alive(pid: int) -> bool:

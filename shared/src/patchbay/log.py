@@ -3,6 +3,10 @@
     console   2026-01-02T03:04:05.678901Z [info     ] listening   [locker.edge] port=5000
     json      {"timestamp": ..., "level": ..., "logger": ..., "event": "listening", "port": 5000}
 
+A line that is repeated is logged a few times, and then now and then with the number of those that
+were left out (``repeated``): what goes wrong for hours must neither fill the disk nor push
+everything else out of the log. Lines of one logger and one event are the same.
+
 On a terminal people read it, otherwise a program does, one JSON object a line. It goes to stderr:
 stdout belongs to what a command prints.
 """
@@ -11,7 +15,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal, TextIO, TypeAlias
+import time
+from collections.abc import Callable
+from typing import Final, Literal, TextIO, TypeAlias
 
 from patchbay.lean import without
 
@@ -25,6 +31,18 @@ Logger: TypeAlias = FilteringBoundLogger
 """What everybody logs with: ``log.info("what happened", key=value)``."""
 
 
+BURST: Final = 5
+PERIOD_S: Final = 60.0
+"""Warnings and errors of one kind: so many at once, after those one in so long."""
+
+INFO_BURST: Final = 20
+INFO_PERIOD_S: Final = 10.0
+"""The same of what is no warning."""
+
+KINDS: Final = 256
+"""Kinds that are counted; whatever is new when there are more begins anew."""
+
+
 def configure(level: str = "info", form: Format = "auto", stream: TextIO | None = None) -> None:
     """Set logging up for this process. ``stream`` is stderr if None. May be called again."""
     stream = stream or sys.stderr
@@ -36,6 +54,7 @@ def configure(level: str = "info", form: Format = "auto", stream: TextIO | None 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(stream)
+    handler.addFilter(Repetitions())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*seen, structlog.stdlib.ExtraAdder()],
@@ -64,6 +83,36 @@ def get_logger(name: str) -> Logger:
     """A logger by this name; ``.bind(key=value)`` gives one that says so on every line."""
     logger: Logger = structlog.get_logger(name)
     return logger
+
+
+class Repetitions(logging.Filter):
+    """Lets a few lines of each kind pass, and counts the rest."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._kinds: dict[tuple[str, str], tuple[float, float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Is this line to be logged?"""
+        warning = record.levelno >= logging.WARNING
+        burst, period_s = (BURST, PERIOD_S) if warning else (INFO_BURST, INFO_PERIOD_S)
+        line = record.msg if isinstance(record.msg, dict) else None  # structlog's, or another's
+        kind = (record.name, str(line.get("event") if line else record.msg)[:200])
+        clock = self._clock()
+        if len(self._kinds) >= KINDS and kind not in self._kinds:
+            self._kinds.clear()
+        tokens, since, repeated = self._kinds.get(kind, (float(burst), clock, 0))
+        tokens = min(burst, tokens + (clock - since) / period_s)
+        if tokens < 1:
+            self._kinds[kind] = tokens, clock, repeated + 1
+            return False
+        self._kinds[kind] = tokens - 1, clock, 0
+        if repeated and line is not None:
+            line["repeated"] = repeated
+        elif repeated:
+            record.repeated = repeated
+        return True
 
 
 def _console(*, colors: bool) -> list[Processor]:

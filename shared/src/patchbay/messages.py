@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from patchbay.clock import CLOCK, RELEASE
 from patchbay.errors import Rejected
 
 T = TypeVar("T")
@@ -44,6 +45,9 @@ MAX_TIME: Final = 64
 
 MAX_RANGES: Final = 2_048
 """Ranges of one acknowledgement: a round has some 1,000 events, so at most half as many."""
+
+UnixTime = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds. No clock is three thousand years ahead, and any later time overflows a `datetime`."""
 
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
 """A number that a peer counts with: a sequence, a revision, so many."""
@@ -101,6 +105,8 @@ class Ack(Struct, frozen=True):
     epoch: str
     upto: Count
     nak: bool = False
+    time: UnixTime = 0.0
+    """The domain service's Unix time in seconds when it sent this; 0: not said."""
 
 
 class AckRanges(Struct, frozen=True):
@@ -111,6 +117,8 @@ class AckRanges(Struct, frozen=True):
 
     epoch: str
     ranges: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_RANGES)]
+    time: UnixTime = 0.0
+    """As in `Ack`."""
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,6 +184,10 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     connections: int = 0
     reconnects: int = 0
     dead_letters: int = 0
+    state: str = "ok"
+    """``ok``, ``waiting`` or ``stuck``; see `patchbay.progress`."""
+    cause: str = ""
+    """What it waits for (store, broker, domain, disk), or the work that does not get on."""
     detail: dict[str, Any] = {}
 
 
@@ -193,6 +205,9 @@ def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
 _event = msgspec.json.Decoder(Event)
 _events = msgspec.json.Decoder(list[Event])
 _encode = msgspec.json.Encoder()
+
+now = CLOCK.now
+"""The time now, in UTC, to the millisecond. No step of the machine's clock moves it."""
 
 
 def encode(value: Any) -> bytes:
@@ -344,12 +359,6 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def now() -> datetime:
-    """The time now, in UTC, to the millisecond: what RFC 3339 texts and BSON keep of it."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
 def rfc3339(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC with milliseconds: ``2026-01-02T03:04:05.678Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -364,6 +373,13 @@ def parse_time(text: str) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} is out of range") from error
+
+
+def capture_time(text: str, now: datetime) -> datetime:
+    """When an event was captured (RFC 3339), as it is stored: never later than ``now``, and not
+    before this program existed (an edge that has no clock yet). Raises ValueError."""
+    at = parse_time(text)
+    return at if RELEASE <= at <= now else now
 
 
 def batch(bodies: Sequence[bytes]) -> bytes:

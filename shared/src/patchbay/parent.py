@@ -10,6 +10,10 @@ import os
 import signal
 import sys
 
+PARENT = "SUPERVISED_BY_PID"
+"""The variable that tells a child who its parent is. It may have died before the child could ask,
+and then the child's parent is another, which lives."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -17,9 +21,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     """Ask for signal ``number`` when the parent dies. The wish survives exec, but not fork.
 
-    Exits at once if the parent died while we asked. Raises OSError if the kernel refuses.
+    Exits at once if the parent is dead already: if it is not the one that `PARENT` names, or has
+    changed while we asked. Raises OSError if the kernel refuses.
     """
-    parent = os.getppid()
+    named = os.environ.get(PARENT, "")
+    parent = int(named) if named.isdigit() else os.getppid()
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         raise SystemExit(1)

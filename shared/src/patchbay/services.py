@@ -56,6 +56,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """The store's collections that its domain reads and writes, but for those that all share."""
     demo: str | None = None
     """Its simulated devices: ``async def run(config: Config, stop: asyncio.Event) -> None``."""
+    chaos: str | None = None
+    """Its load for `patchbay chaos`: a subclass of `patchbay.chaos.load.Load`."""
     cli: str | None = None
     """Its group of commands (a typer app)."""
     prompt: bool = False

@@ -90,6 +90,22 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     log_format: Literal["auto", "console", "json"] = "auto"
     """``auto``: for people on a terminal, JSON lines otherwise, since then a program reads them."""
 
+    clock_wait_s: Annotated[float, Meta(ge=0)] = 600.0
+    """After a boot of the machine with a clock that is not synchronized, no deadline from before it
+    ends for so long: NTP answers within minutes, or there is no network."""
+
+    clock_synced_file: str | None = None
+    """The clock is synchronized when this file exists, for a container whose kernel cannot tell
+    (systemd has ``/run/systemd/timesync/synchronized``). None: as the kernel says (adjtimex)."""
+
+    stuck_after_s: Seconds = 180.0
+    """A unit whose work does not get on for so long is stuck, or waits for something: three times
+    the longest pause between two attempts to send the same."""
+
+    restart_after_s: Seconds = 30.0
+    """A broker or store of `up` that runs and has not worked for so long is started again, and then
+    at most as often. A store that recovers its files after a kill takes less."""
+
     metrics_port: Port | None = None
     """Where each process answers Prometheus (``/metrics``). None: nowhere, and nothing is counted.
     `up` gives its units this port and those after it."""

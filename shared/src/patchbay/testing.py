@@ -26,6 +26,7 @@ import pytest
 
 from patchbay import broker, embedded
 from patchbay.bus import Bus, Message
+from patchbay.chaos.store_link import StoreLink
 from patchbay.settings import BrokerSettings, StoreSettings
 from patchbay.store import Store
 from patchbay.topics import Topics
@@ -33,6 +34,9 @@ from patchbay.topics import Topics
 PATIENCE_S = 120.0
 """How long a test waits for what must come. Long, since no test may depend on how fast a machine
 is: only one that would fail waits to the end."""
+
+SUSPECT_S = 0.3
+"""After so long a `linked_store` gives a document up that alone is refused."""
 
 TEST_PORTS = (10_000, 30_000)
 
@@ -286,6 +290,24 @@ async def store(store_server: Part) -> AsyncIterator[Store]:
     settings = StoreSettings(database=f"test_{os.getpid()}_{next(_databases)}")
     async with Store(settings, f"mongodb://127.0.0.1:{store_server.port}") as store:
         yield store
+
+
+@pytest.fixture
+async def store_link(store_server: Part) -> AsyncIterator[StoreLink]:
+    """A link to the store that refuses writes when it is told to."""
+    async with StoreLink("127.0.0.1", store_server.port) as link:
+        yield link
+
+
+@pytest.fixture
+async def linked_store(store: Store, store_link: StoreLink) -> AsyncIterator[Store]:
+    """The same database as ``store``, over ``store_link``; soon impatient."""
+    database = store.collection("x").database.name
+    settings = StoreSettings(
+        database=database, timeout_s=2.0, suspect_failures=3, suspect_s=SUSPECT_S
+    )
+    async with Store(settings, store_link.uri) as linked:
+        yield linked
 
 
 class MakeBus(Protocol):

@@ -50,6 +50,11 @@ def device_id(original: str) -> str:
     return f"{clean[: MAX_DEVICE - _DIGEST] or '_'}-{digest}"
 
 
+def twin_id(original: str) -> str:
+    """The device id of one whose `device_id` another one has, whose id differs only in case."""
+    return f"{device_id(original)}-{hashlib.sha256(original.encode()).hexdigest()[:8]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A device's topic taken apart: ``kind`` is event, cmd, state, desired or status."""

@@ -23,14 +23,19 @@ from msgspec import Struct
 
 from patchbay.bus import Bus
 from patchbay.bus.meter import Meter
+from patchbay.clock import clock_of
+from patchbay.clock_guard import NOTE, Guard
 from patchbay.errors import SettingsError, Unavailable
 from patchbay.health import (
     PERIOD_S,
     Heartbeat,
     heartbeat_file,
+    uptime,
     write_heartbeat,
 )
 from patchbay.messages import UnitInfo, encode, now, rfc3339
+from patchbay.progress import OK, STUCK, Verdict
+from patchbay.restarts import Restarts
 from patchbay.services import DOMAIN, Service, resolve
 from patchbay.settings import Config
 from patchbay.systemd import READY, STOPPING, WATCHDOG, Notifier
@@ -60,6 +65,8 @@ class Process:
         self._setting_up = units
         self._notifier = notifier or Notifier(None)
         self._metrics = metrics
+        self.holds: list[Callable[[], bool]] = []
+        """While one of these says so, nothing here may start the process again: a pump is on."""
 
     def meter(self, unit: str, instance: str, root: str) -> Meter | None:
         """What counts for this unit; None if nobody wants to know."""
@@ -105,7 +112,8 @@ class Unit:
         self.log = log.get_logger(self.name).bind(instance=instance)
         self.stop = stop
         """Set when the unit has to stop."""
-        self._process = process or Process()
+        self.process = process or Process()
+        """What it shares with the other units of its process."""
         self.failed = False
         """Something went wrong; the process will exit with 1."""
         self.info_sources: dict[str, Callable[[], int]] = {}
@@ -118,17 +126,27 @@ class Unit:
             topics=self.topics,
             durable=role == DOMAIN and self._alone,
             port=config.broker_port,
-            meter=self._process.meter(self.name, instance, config.runtime.root_topic),
+            meter=self.process.meter(self.name, instance, config.runtime.root_topic),
             tasks=self.tasks,
         )
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""
+        self.clock = Guard(
+            self.state_dir / NOTE,
+            config.runtime.clock_wait_s,
+            clock_of(config.runtime.clock_synced_file),
+        )
+        """How far this unit's time can be trusted."""
         self.is_serving = False
         self._heartbeat = heartbeat_file(Path(config.runtime.state_dir).resolve(), instance)
         self._heartbeat_ok = True
         self._since = rfc3339(now())
         self._told = b""
         self._connecting = False
+        self._stuck_after_s = config.runtime.stuck_after_s
+        self.verdict = Verdict()
+        """Does its work get on?"""
+        self._started_at = time.monotonic()
 
     def settings(self, kind: type[Table]) -> Table:
         """The settings of the unit's own service."""
@@ -166,7 +184,7 @@ class Unit:
     async def serving(self) -> None:
         """The set-up is done: connect, say online from now on, and wait until told to stop."""
         self.is_serving = True
-        self._process.serving()
+        self.process.serving()
         self._tell_info()
         self.connect()
         with contextlib.suppress(Unavailable):  # it will be said after the next CONNACK
@@ -179,6 +197,10 @@ class Unit:
         async with self.tasks:
             try:
                 self.state_dir.mkdir(parents=True, exist_ok=True)
+                self.clock.start()
+                self.spawn(self.clock.watch(), "clock")
+                restarts = Restarts(self.state_dir / "restarts")
+                self.spawn(self._every(PERIOD_S, lambda: self._look(restarts)), "progress")
                 self.spawn(self._every(PERIOD_S, self._beat), "heartbeat")
                 self.spawn(self._every(INFO_PERIOD_S, self._tell_info), "info")
                 await self._run_role()
@@ -233,10 +255,34 @@ class Unit:
                 async with asyncio.timeout(period_s):
                     await self.stop.wait()
 
+    def _look(self, restarts: Restarts) -> None:
+        """Does the work get on? If the cause is here, end: who started us starts us again."""
+        verdict = self.bus.progress.look(self._stuck_after_s)
+        if verdict != self.verdict:
+            level = self.log.info if verdict.state == OK else self.log.warning
+            level("progress", state=verdict.state, cause=verdict.cause, work=verdict.what)
+            self.verdict = verdict
+            self._tell_info()
+        ran_s = time.monotonic() - self._started_at
+        if verdict.state == OK and ran_s > self._stuck_after_s:
+            restarts.healed()
+        if verdict.state != STUCK or ran_s < restarts.pause_s:
+            return
+        if any(hold() for hold in self.process.holds):
+            return
+        restarts.add()
+        self.fail(Unavailable(f"stuck: no progress of {verdict.what}: starting again"))
+
     def _beat(self) -> None:
-        self._process.alive()
+        self.process.alive()
         heartbeat = Heartbeat(
-            unit=self.name, pid=os.getpid(), online=self.bus.online, at=time.time()
+            unit=self.name,
+            pid=os.getpid(),
+            online=self.bus.online,
+            at=time.time(),
+            up=uptime(),
+            state=self.verdict.state,
+            cause=self.verdict.cause or self.verdict.what,
         )
         try:
             write_heartbeat(self._heartbeat, heartbeat)
@@ -263,6 +309,8 @@ class Unit:
             connections=numbers.pop("connections", 0),
             reconnects=self.bus.reconnects,
             dead_letters=self.bus.dead_letters,
+            state=self.verdict.state,
+            cause=self.verdict.cause or self.verdict.what,
             detail=numbers,
         )
         payload = encode(info)

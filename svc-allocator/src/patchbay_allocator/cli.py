@@ -292,7 +292,15 @@ def import_conf(
 def _ask(
     name: str, body: msgspec.Struct, state: Path | None, config: Path | None
 ) -> dict[str, Any]:
-    return ask(System(state, config), SERVICE, QUEUE, name, body)
+    return ask(
+        System(state, config),
+        SERVICE,
+        QUEUE,
+        name,
+        body,
+        actuates=not isinstance(body, List | Show),
+        look="patchbay allocator list",
+    )
 
 
 def _say(sentence: str, answer: dict[str, Any], as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from unicodedata import normalize
 
 from patchbay.bus import Bus, Commands, Request
@@ -71,15 +71,17 @@ class Desk:
             bus,
             SERVICE,
             {
-                "submit": Command(Submit, self._submit),
-                "assign": Command(Assign, self._assign, moves=True, remembered=self._assigned),
-                "cancel": Command(Cancel, self._cancel),
-                "delete": Command(Delete, self._delete),
-                "recolor": Command(Recolor, self._recolor),
-                "retry": Command(Retry, self._retry),
+                "submit": _changes(Submit, self._submit),
+                "assign": Command(
+                    Assign, self._assign, moves=True, confirms=True, remembered=self._assigned
+                ),
+                "cancel": _changes(Cancel, self._cancel),
+                "delete": _changes(Delete, self._delete),
+                "recolor": _changes(Recolor, self._recolor),
+                "retry": _changes(Retry, self._retry),
                 "show": Command(Show, self._show),
                 "list": Command(List, self._list),
-                "mode": Command(SetMode, self._mode),
+                "mode": _changes(SetMode, self._mode),
             },
             group,
             device=QUEUE,
@@ -95,6 +97,7 @@ class Desk:
             before = await self._kept.caused_by(request.id, moment - REPEAT)
             if before is not None:
                 return {"job": before.id}
+        await request.confirm()
         job = rules.new(
             id=id_of(request.id, moment),
             wanted=wanted,
@@ -125,6 +128,7 @@ class Desk:
             if request.again and job.caused_by(request.id):
                 return job
             new = decide(job)
+            await request.confirm()
             if new.id in await self._kept.change([(job, new)]):
                 if new.status == WAITING:
                     self._dispatcher.line.add([new.id])
@@ -147,6 +151,7 @@ class Desk:
             combinator = (await self._kept.combinators([body.device])).get(body.device)
             if combinator is None or combinator.command:
                 raise Rejected("combinator_busy", f"combinator {body.device} has a job")
+            await request.confirm()
             if await self._dispatcher.claim([(job, combinator)]):
                 self._look()
                 return answer
@@ -181,6 +186,7 @@ class Desk:
                     raise
                 return {"job": id}
             check(job)
+            await request.confirm()
             removed = Removed(job=job.id, what=what, by=request.id, at=now(), was=job)
             if await self._kept.remove(removed):
                 self._dispatcher.line.discard([job.id])
@@ -214,9 +220,15 @@ class Desk:
     async def _mode(self, request: Request, body: SetMode) -> Answer:
         await self._prepare()
         if body.mode is not None:
+            await request.confirm()
             await self._kept.set_mode(body.mode)
             self._look()
         return {"mode": body.mode or await self._kept.mode()}
+
+
+def _changes(body: type[Any], handle: Callable[[Request, Any], Awaitable[Answer]]) -> Command:
+    """A command that changes the queue: it is confirmed just before it is stored."""
+    return Command(body, handle, desired=True, confirms=True)
 
 
 def _is_at(job: Job, device: int) -> bool:

@@ -19,10 +19,12 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import RangeInbox
 from patchbay.messages import (
     Event,
+    capture_time,
     encode,
     now,
     parse_time,
@@ -68,7 +70,7 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(AllocatorSettings)
     stored = unit.config.store
     devices = list(combinators(unit.config))
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = AllocatorStore(store, stored.events_ttl_s)
         async with AllocatorDomain(unit.bus, store, kept, devices, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
@@ -196,7 +198,7 @@ class AllocatorDomain:
             id=id_of(event.id, at),
             wanted=requested(said.ClientName, said.CustomerName, said.ColorCode),
             event_id=event.id,
-            at=at,
+            at=capture_time(event.time, now()),
             now=now(),
         )
 

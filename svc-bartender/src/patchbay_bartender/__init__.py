@@ -72,6 +72,7 @@ SERVICE = Service(
     commands=("blend", "cancel", "configure", "history", "refill", "state", "stop"),
     collections=("blends", "pumps", "settings"),
     demo="patchbay_bartender.simulator:run",
+    chaos="patchbay_bartender.chaos:Guests",
     cli="patchbay_bartender.cli:app",
     ports={"bartender": "port"},
     prompt=True,

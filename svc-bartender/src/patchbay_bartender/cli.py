@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from patchbay.cli.client import UNKNOWN_EXIT, JsonOption, System, ask, print_json, print_table
+from patchbay.cli.client import UNKNOWN, JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
 from patchbay.cli.printable import echo
 from patchbay_bartender.messages import (
@@ -169,12 +169,12 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
         is_unknown = ended["code"] == "pumps_lost"
         unknown = "outcome unknown: " if is_unknown else ""
         echo(f"{unknown}{ended['code']}: {ended['reason']}", err=True)
-        raise typer.Exit(UNKNOWN_EXIT if is_unknown else 1)
+        raise typer.Exit(UNKNOWN if is_unknown else 1)
 
 
 def _or_exit(work: Any) -> Any:
     """Run it; an error is one line on stderr, and the end with exit code 1, an unknown outcome
-    with `UNKNOWN_EXIT`."""
+    with `UNKNOWN`."""
     import asyncio
 
     from patchbay import log
@@ -185,7 +185,7 @@ def _or_exit(work: Any) -> Any:
         return asyncio.run(work)
     except OutcomeUnknown as error:
         echo(error, err=True)
-        raise typer.Exit(UNKNOWN_EXIT) from error
+        raise typer.Exit(UNKNOWN) from error
     except PatchbayError as error:
         echo(error, err=True)
         raise typer.Exit(1) from error

@@ -21,15 +21,16 @@ import structlog
 
 from patchbay.bus import Bus, Message, Request
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
 from patchbay.messages import (
     Event,
+    capture_time,
     encode,
     event_type,
     new_event,
     now,
-    parse_time,
     rfc3339,
 )
 from patchbay.runtime import Unit
@@ -89,7 +90,7 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(BartenderSettings)
     stored = unit.config.store
     async with (
-        Store(stored, unit.config.store_uri) as store,
+        domain_store(unit) as store,
         BartenderDomain(unit.bus, store, settings, stored) as domain,
     ):
         unit.info_sources["backlog"] = lambda: domain.inbox.waiting
@@ -275,7 +276,7 @@ class BartenderDomain:
     def _become(self, bar: Bar, event: Event) -> list[Effect]:
         name = event.type.rpartition(".")[2]
         said = _said[name].decode(event.data)
-        at = parse_time(event.time)
+        at = capture_time(event.time, now())
         match said:
             case PumpsStarted():
                 return rules.started(bar, said)
@@ -327,14 +328,14 @@ class BartenderDomain:
     # What everybody may know
 
     def state(self) -> State:
-        """The bar as it is now. `prepare` first."""
-        bar = self.kept.bar.state
+        """The bar as it is stored, and what its pumps do now. `prepare` first."""
+        run, pumps = self.kept.shown
         return State(
             bar=self._bar,
-            state=PHASES[bar.run.kind] if bar.run else "idle",
-            run_id=bar.run.id if bar.run else None,
-            remaining=round(self.watch.remaining_s(self._time()), 3),
-            pumps=bar.shown(),
+            state=PHASES[run.kind] if run else "idle",
+            run_id=run.id if run else None,
+            remaining=round(self.watch.remaining_s(self._time()), 3) if run else 0.0,
+            pumps=pumps,
             sec_per_liter=self.kept.sec_per_liter,
             pumps_online=self.presence.online,
             driver=self.presence.driver,

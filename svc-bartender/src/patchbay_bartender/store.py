@@ -18,8 +18,9 @@ from datetime import datetime
 from patchbay.inbox import Aggregate, Aggregates
 from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
-from patchbay_bartender.bar import Bar
+from patchbay_bartender.bar import Bar, Run
 from patchbay_bartender.messages import Number
+from patchbay_bartender.messages import Pump as ShownPump
 from patchbay_bartender.rules import Record
 
 PUMPS = "pumps"
@@ -42,6 +43,7 @@ class BartenderStore:
         self._first = first
         self._settings_id = f"bartender:{first.bar}"
         self._records: dict[str, Document] = {}
+        self._shown: tuple[Run | None, list[ShownPump]] | None = None
         self._prepared = False
 
     @property
@@ -50,6 +52,14 @@ class BartenderStore:
         found = self.bars.get(self._first.bar)
         assert found is not None  # noqa: S101 - prepare() has made it
         return found
+
+    @property
+    def shown(self) -> tuple[Run | None, list[ShownPump]]:
+        """The run and the pumps as they are stored: what everybody may see. `prepare` first."""
+        bar = self.bar
+        if not bar.changed or self._shown is None:
+            self._shown = bar.state.run, bar.state.shown()
+        return self._shown
 
     @property
     def known(self) -> bool:

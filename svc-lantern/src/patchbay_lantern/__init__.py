@@ -34,6 +34,7 @@ SERVICE = Service(
     },
     collections=("lanterns",),
     demo="patchbay_lantern.simulator:run",
+    chaos="patchbay_lantern.chaos:Switcher",
     cli="patchbay_lantern.cli:app",
     ports={"lantern": "port", "lantern-api": "api_port", "lantern-page": "page_port"},
 )

@@ -2,7 +2,7 @@
 
     patchbay lantern                        a lantern in this terminal; asks for host:port
     patchbay lantern 10.0.0.7:9999 --plain  the same, one line a change
-    patchbay lantern on | off | color ff0000 | state | history
+    patchbay lantern on | off | color ff0000 | state | history | outcome ID
     patchbay lantern simulate 1000          many lanterns
 
 A first word that is no command is the HOST:PORT of ``connect``. Being a lantern needs no broker;
@@ -26,7 +26,7 @@ from typer.core import TyperGroup
 from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
 from patchbay.cli.printable import echo
-from patchbay_lantern.messages import ALL, SERVICE, Ask, History, Set
+from patchbay_lantern.messages import ALL, SERVICE, Ask, History, Outcome, Set
 
 CONNECT: Final = "connect"
 DEFAULT_ADDRESS: Final = "127.0.0.1:9999"
@@ -127,6 +127,21 @@ def show_state(
 
 
 @app.command()
+def outcome(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of the request.")],
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show whether a command was accepted whose outcome was unknown."""
+    answer = _ask("outcome", Outcome(id=id), state, config)
+    if as_json:
+        return print_json(answer)
+    told = f"{answer.get('command', '')} {answer.get('value') or ''}".strip()
+    return typer.echo(f"{answer['outcome']}{f': {told}' if told else ''}")
+
+
+@app.command()
 def history(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 20,
     as_json: JsonOption = False,
@@ -189,7 +204,15 @@ def _until_stopped(work: Coroutine[Any, Any, None], resized: Any = None) -> None
 def _command(
     command: str, value: str | None, as_json: bool, state: Path | None, config: Path | None
 ) -> None:
-    answer = _ask("set", Set(command=command, value=value, by="command line"), state, config)
+    answer = ask(
+        System(state, config),
+        SERVICE,
+        ALL,
+        "set",
+        Set(command=command, value=value, by="command line"),
+        actuates=True,
+        look="patchbay lantern outcome {id}",
+    )
     if as_json:
         print_json(answer)
     else:

@@ -15,6 +15,12 @@ ALL: Final = "all"
 """The device that stands for all lanterns: every lantern obeys every command."""
 
 SET: Final = "set"
+OUTCOME: Final = "outcome"
+
+MAX_TEXT: Final = 64
+"""Characters of a command's name and of its value: the longest that there are have seven."""
+
+WholeNumber = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 COMMANDED: Final = "commanded"
 
 
@@ -96,8 +102,8 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     lantern has no such thing, and would not be lit at all. It moves something: never late.
     """
 
-    command: str | None = None
-    value: str | int | None = None
+    command: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
+    value: Annotated[str, Meta(max_length=MAX_TEXT)] | WholeNumber | None = None
     state: Literal["ON", "OFF"] | None = None
     color: Rgb | None = None
     by: Annotated[str, Meta(min_length=1, max_length=64)] = "bus"
@@ -108,6 +114,18 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     flash: Any = None
     transition: Any = None
     white: Any = None
+
+
+class Outcome(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``cmd/outcome`` -> ``{"outcome", ...}``: what became of a `Set`.
+
+    ``id`` and ``source`` as in its envelope; without a source, of any. ``accepted``: it is stored,
+    and the fields of its answer follow. ``not_accepted``: it is not stored and no longer can be, or
+    it is older than the last 16 that were accepted.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    source: Annotated[str, Meta(max_length=256)] = ""
 
 
 class Ask(Struct, frozen=True, forbid_unknown_fields=True):

@@ -83,8 +83,8 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A lantern that has vanished without a word (power, cable) is found within so long."""
 
     answer_s: Seconds = 2.0
-    """The API says 503 when the domain has not answered for so long, and a command that has waited
-    for so long is refused: it must not act after somebody was told that it did not."""
+    """The API answers 503 after so long without a question of the domain, and 504 without an answer
+    to what it has confirmed. The domain refuses a command that has waited for so long."""
 
     state_interval_s: Annotated[float, Meta(ge=0)] = 0.05
     """The number of connected lanterns is published at most this often: thousands come at once."""

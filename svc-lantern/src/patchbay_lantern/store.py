@@ -37,6 +37,10 @@ class LanternStore:
             self.documents.add(document)
         return document
 
+    async def reach(self) -> None:
+        """Return if the store answers. Raises Unavailable."""
+        await self._store.count(LANTERNS, {"_id": ALL})
+
     async def save(self, document: Aggregate[Lanterns]) -> None:
         """Write it if it has changed. Raises Unavailable; it is then read again."""
         await self.documents.save([document])

@@ -29,6 +29,7 @@ SERVICE = Service(
     },
     collections=("accesses", "boards", "rentals"),
     demo="patchbay_locker.simulator:run",
+    chaos="patchbay_locker.chaos:Boards",
     cli="patchbay_locker.cli:app",
     ports={"locker": "port"},
 )

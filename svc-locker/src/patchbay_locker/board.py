@@ -12,13 +12,14 @@ Cells are numbered by COLS and ROWS alone; ACT_CON only says which of them have 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
 from patchbay.messages import rfc3339
-from patchbay_locker.messages import Desired, DesiredRental, State, StateRental
+from patchbay_locker.messages import MAX_HOLDER, Desired, DesiredRental, State, StateRental
 
 
 class Rental(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,9 @@ class Rental(Struct, frozen=True, kw_only=True):
     holder: str | None = None
     created_at: datetime
     expires_at: datetime
+    clock: str = ""
+    """Made while the machine's clock was not synchronized: in which boot (`patchbay.clock.Guard`).
+    Its times move with the step when the clock is set."""
 
     def runs(self, moment: datetime) -> bool:
         """Was the rental in force at ``moment``?"""
@@ -38,6 +42,15 @@ class Rental(Struct, frozen=True, kw_only=True):
     def until(self) -> str:
         """``expires_at`` as it goes out (RFC 3339)."""
         return rfc3339(self.expires_at)
+
+
+Ends = Callable[[Rental], datetime]
+"""When a rental ends: when it expires, or later while it is not sure what time it is."""
+
+
+def expiry(rental: Rental) -> datetime:
+    """When a rental expires."""
+    return rental.expires_at
 
 
 class Board(Struct, kw_only=True):
@@ -78,6 +91,10 @@ class Board(Struct, kw_only=True):
     """Active rentals by cell number (text: MongoDB keys are)."""
     alarms: list[str] = []
     """Alarms that stand now."""
+    rival: str = ""
+    """A board whose id differs from this one's in case only, and reports too."""
+    rival_for: int = 0
+    """Reports of this board until ``rival`` is forgotten, unless that reports again."""
     differs: int = 0
     """Reports in a row, since ``rev`` changed, whose BOX_ENG was not our list of codes."""
 
@@ -145,7 +162,7 @@ def in_order(board: Board) -> list[Rental]:
     return sorted(board.rentals.values(), key=lambda rental: rental.cell)
 
 
-def desired(board: Board) -> Desired:
+def desired(board: Board, ends: Ends = expiry) -> Desired:
     """All that the board is to know. Carries codes."""
     return Desired(
         rev=board.rev,
@@ -153,9 +170,15 @@ def desired(board: Board) -> Desired:
         reset_id=board.pending_reset(),
         blocked=board.blocked,
         rentals=[
-            DesiredRental(rental.cell, rental.code, rental.until()) for rental in in_order(board)
+            DesiredRental(rental.cell, rental.code, rfc3339(ends(rental)))
+            for rental in in_order(board)
         ],
     )
+
+
+def _shown(holder: str | None) -> str | None:
+    """A holder as it goes out. One that was stored before there was a limit may be too long."""
+    return holder if holder is None else holder[:MAX_HOLDER]
 
 
 def state(board: Board) -> State:
@@ -180,7 +203,8 @@ def state(board: Board) -> State:
         busy=busy,
         blocked=board.blocked,
         rentals=[
-            StateRental(rental.id, rental.cell, rental.until(), rental.holder) for rental in rentals
+            StateRental(rental.id, rental.cell, rental.until(), _shown(rental.holder))
+            for rental in rentals
         ],
         box_eng=list(board.box_eng),
         box_to=list(board.box_to),

@@ -218,7 +218,15 @@ def reset(
 def _ask(
     board_id: str, name: str, body: msgspec.Struct, state: Path | None, config: Path | None
 ) -> dict[str, Any]:
-    return ask(System(state, config), SERVICE, board_id, name, body)
+    return ask(
+        System(state, config),
+        SERVICE,
+        board_id,
+        name,
+        body,
+        actuates=not isinstance(body, Ask),
+        look=f"patchbay locker board {board_id}",
+    )
 
 
 def _say(sentence: str, answer: dict[str, Any], as_json: bool) -> None:

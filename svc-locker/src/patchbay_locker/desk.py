@@ -19,6 +19,7 @@ from patchbay.messages import encode, new_id, now
 from patchbay.store import Document
 from patchbay_locker import rules
 from patchbay_locker.messages import (
+    ALL,
     SERVICE,
     Ask,
     Assign,
@@ -28,11 +29,9 @@ from patchbay_locker.messages import (
     Revoke,
     Unblock,
 )
-from patchbay_locker.rules import Board, Effect, SaveRental
+from patchbay_locker.rules import Board, Effect, Ends, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, public
-
-ALL = "all"
 
 Answer = dict[str, Any]
 Decide = Callable[[Board], tuple[Answer, list[Effect]]]
@@ -44,11 +43,27 @@ def draw_code(length: int) -> str:
     return f"{secrets.randbelow(10**length):0{length}d}"
 
 
+def _changes(body: type[Any], handle: Callable[[Request, Any], Awaitable[Answer]]) -> Command:
+    """A command that changes what a board should be: stored, it takes effect with a report."""
+    return Command(body, handle, desired=True, confirms=True)
+
+
 class Desk:
     """Serves the locker's commands. ``keep`` saves changed boards and publishes what follows."""
 
-    def __init__(self, bus: Bus, kept: LockerStore, settings: LockerSettings, keep: Keep) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        kept: LockerStore,
+        settings: LockerSettings,
+        keep: Keep,
+        ends: Ends = rules.expiry,
+        mark: Callable[[], str] = str,
+    ) -> None:
+        """``ends``: when a rental ends. ``mark``: for a new one (`Rental.clock`)."""
         self._kept = kept
+        self._ends = ends
+        self._mark = mark
         self._code_length = settings.code_length
         self._keep = keep
         self._in_doubt = ""
@@ -56,12 +71,14 @@ class Desk:
             bus,
             SERVICE,
             {
-                "assign": Command(Assign, self._assign),
-                "revoke": Command(Revoke, self._revoke),
-                "extend": Command(Extend, self._extend),
-                "block": Command(Block, self._block),
-                "unblock": Command(Unblock, self._unblock),
-                "reset": Command(Reset, self._reset, moves=True, remembered=self._remembered),
+                "assign": _changes(Assign, self._assign),
+                "revoke": _changes(Revoke, self._revoke),
+                "extend": _changes(Extend, self._extend),
+                "block": _changes(Block, self._block),
+                "unblock": _changes(Unblock, self._unblock),
+                "reset": Command(
+                    Reset, self._reset, moves=True, confirms=True, remembered=self._remembered
+                ),
                 "state": Command(Ask, self._state),
                 "boards": Command(Ask, self._boards),
                 "rentals": Command(Ask, self._rentals),
@@ -72,16 +89,21 @@ class Desk:
     # What changes a board
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
-        length = self._code_length
+        length, ends, mark = self._code_length, self._ends, self._mark()
         return await self._change(
-            request, lambda board: rules.assign(board, body, now(), new_id, draw_code, length)
+            request,
+            lambda board: rules.assign(board, body, now(), new_id, draw_code, length, ends, mark),
         )
 
     async def _revoke(self, request: Request, body: Revoke) -> Answer:
-        return await self._change(request, lambda board: rules.revoke(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.revoke(board, body, now(), self._ends)
+        )
 
     async def _extend(self, request: Request, body: Extend) -> Answer:
-        return await self._change(request, lambda board: rules.extend(board, body, now()))
+        return await self._change(
+            request, lambda board: rules.extend(board, body, now(), self._ends)
+        )
 
     async def _block(self, request: Request, body: Block) -> Answer:
         return await self._change(request, rules.block)
@@ -93,21 +115,23 @@ class Desk:
         return await self._change(request, rules.reset)
 
     async def _change(self, request: Request, decide: Decide) -> Answer:
-        """Decide, save, publish; the same request delivered again gets the same answer.
+        """Confirm, decide, save, publish; the same request delivered again gets the same answer.
 
-        A save that fails leaves in doubt whether it landed; the bus then gives us the request once
-        more, and the board itself knows.
+        Before it is confirmed nothing is changed. Reports go on while we wait for that. A save that
+        fails leaves in doubt whether it landed; the bus then gives us the request once more, and
+        the board itself knows.
         """
         boards = self._kept.boards
         async with boards.lock:
-            await self._kept.prepare(now())
-            aggregate = boards.get(request.device)
-            board = rules.known(aggregate.state if aggregate else None, request.device)
-            assert aggregate is not None  # noqa: S101 - known() has refused
-            before = await self._answered(request, aggregate)
+            _, before = await self._found(request)
+        if before is not None:
+            return before
+        await request.confirm()
+        async with boards.lock:
+            aggregate, before = await self._found(request)
             if before is not None:
                 return before
-            answer, effects = decide(board)
+            answer, effects = decide(aggregate.state)
             for effect in effects:
                 if isinstance(effect, SaveRental):
                     self._kept.record(effect)
@@ -119,6 +143,15 @@ class Desk:
                 raise
             self._in_doubt = ""
             return answer
+
+    async def _found(self, request: Request) -> tuple[Aggregate[Board], Answer | None]:
+        """The board of a request, and the answer that the request has had already. Hold the lock.
+        Raises Rejected for a board not known."""
+        await self._kept.prepare(now())
+        aggregate = self._kept.boards.get(request.device)
+        rules.known(aggregate.state if aggregate else None, request.device)
+        assert aggregate is not None  # noqa: S101 - known() has refused
+        return aggregate, await self._answered(request, aggregate)
 
     async def _remembered(self, request: Request, body: Reset) -> Answer | None:
         """The answer that this request has had already."""

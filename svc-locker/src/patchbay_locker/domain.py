@@ -19,35 +19,43 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
+from patchbay.clock_guard import Guard
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
 from patchbay.messages import (
     Event,
-    encode,
+    capture_time,
     event_type,
     new_event,
     new_id,
     now,
-    parse_time,
     rfc3339,
 )
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
-from patchbay.topics import device_id
+from patchbay.topics import device_id, twin_id
 from patchbay_locker import rules
+from patchbay_locker.announce import Announcer
 from patchbay_locker.desk import Desk
 from patchbay_locker.messages import REPORT, SERVICE, Report
 from patchbay_locker.rules import Access, Board, Effect, Publish, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, access
+from patchbay_locker.timekeeper import Timekeeper
 
-EDGE_PREFIX = f"{SERVICE}-edge"
 TICK_S = 0.5
 """How often time is looked at: an expiry is at most so late."""
 
 STOP_SAVE_S = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
+
+SHOWN = 128
+"""Characters of an id in the log."""
+
+FAILED = timedelta(minutes=1)
+"""A board for which time could not do what was due is tried again after so long."""
 
 LAG = timedelta(seconds=5)
 """A report that is so old when it comes is part of a backlog: until that is worked off, a board's
@@ -60,9 +68,11 @@ async def run(unit: Unit) -> None:
     """The unit ``locker.domain``."""
     settings = unit.settings(LockerSettings)
     stored = unit.config.store
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = LockerStore(store, stored.events_ttl_s)
-        async with LockerDomain(unit.bus, store, kept, settings, stored) as domain:
+        async with LockerDomain(unit.bus, store, kept, settings, stored, unit.clock) as domain:
+            unit.info_sources["clock_unsure"] = lambda: int(unit.clock.unsure)
+            unit.info_sources["clock_step_s"] = lambda: int(unit.clock.step_s)
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
             unit.info_sources["boards"] = lambda: len(kept.boards)
             unit.info_sources["reports"] = lambda: domain.inbox.taken
@@ -79,22 +89,24 @@ class LockerDomain:
         kept: LockerStore,
         settings: LockerSettings,
         store_settings: StoreSettings,
+        guard: Guard | None = None,
     ) -> None:
+        """``guard``: how far the time can be trusted; None: it can."""
         self.bus = bus
         self.kept = kept
         self.settings = settings
         self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._apply)
-        self.desk = Desk(bus, kept, settings, self.keep)
+        self.time = Timekeeper(bus, kept, guard or Guard(), self.keep)
+        self.announcer = Announcer(bus, kept, self.time, self._prepare)
+        self.desk = Desk(
+            bus, kept, settings, self.keep, self.time.ends, lambda: self.time.guard.mark
+        )
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}
-        self._listening_since = now()
-        self._desired: dict[str, int] = {}
-        self._online: dict[str, bool] = {}
-        self._restate: dict[str, Aggregate[Board]] = {}
+        self._held_elsewhere: dict[str, int] = {}
         self._ticker: asyncio.Task[None] | None = None
         bus.on_connect(self._connected)
-        bus.listen(bus.topics.unit_status("+"), self._unit_status)
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
 
     async def __aenter__(self) -> Self:
@@ -108,6 +120,8 @@ class LockerDomain:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.time.close()
+        self.announcer.close()
         await self.inbox.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -124,22 +138,18 @@ class LockerDomain:
         broker has not confirmed. ``online`` follows: who sees it has seen every desired state."""
         boards = self.kept.boards
         async with boards.lock:
-            await self.kept.prepare(now())
-            self._listening_since = now()
+            await self._prepare()
+            self.time.listening_since = now()
             for board in boards:
                 self._watch(board)
-                self._publish_desired(board)
-                self._publish_state(board)
-                self._publish_status(board)
+                self.announcer.publish_all(board)
             self._publisher.flush(boards)
 
-    def _unit_status(self, message: Message) -> None:
-        """An edge that has come must see us say ``online`` itself: a retained one may be old."""
-        message.ack()
-        instance = message.topic.rpartition("/")[2]
-        came = not message.retain and message.payload == b"online"
-        if came and instance.startswith(EDGE_PREFIX):
-            self.bus.repeat_online()
+    async def _prepare(self) -> None:
+        """Load what is not loaded, and what time has to do with it. Hold the boards' lock."""
+        await self.kept.prepare(now())
+        if self.time.due:
+            await self.time.settle()
 
     async def _bury(self, message: Message) -> None:
         """Keep a dead letter, also one that somebody else made up."""
@@ -150,7 +160,7 @@ class LockerDomain:
     async def _apply(self, events: list[Event]) -> None:
         boards = self.kept.boards
         async with boards.lock:
-            await self.kept.prepare(now())
+            await self._prepare()
             changed: dict[str, Aggregate[Board]] = {}
             facts: list[Document] = []
             moment = now()
@@ -158,6 +168,7 @@ class LockerDomain:
                 for event in events:
                     self._fold(event, moment, changed, facts)
                 await self.kept.save_facts(facts)
+                self._recall(changed)
                 await self.keep(changed.values())
             except BaseException:
                 # The boards have taken in what is not kept: else it would count as known next time.
@@ -175,12 +186,14 @@ class LockerDomain:
         follows from it may still have to be published."""
         boards = self.kept.boards
         report = _reports.decode(event.data)
-        at = parse_time(event.time)
+        at = capture_time(event.time, moment)
         if moment - at > LAG:
-            self._listening_since = moment
-        device = device_id(report.board)
+            self.time.listening_since = moment
+        device = self._device(event, report, moment, changed)
         board = boards.get(device)
         if board is not None:
+            if report.rev != board.state.rev:
+                self._held_elsewhere[device] = report.rev
             changed[device] = board
             if board.knows(event):
                 return
@@ -190,6 +203,36 @@ class LockerDomain:
             boards.add(board)
         board.apply(event)
         self._collect(board, effects, event.id, event.time, facts)
+
+    def _device(
+        self,
+        event: Event,
+        report: Report,
+        moment: datetime,
+        changed: dict[str, Aggregate[Board]],
+    ) -> str:
+        """The device that a report is of: of two boards whose ids differ only in case, the second
+        has one of its own, and both have an alarm."""
+        device = device_id(report.board)
+        first = self.kept.boards.get(device)
+        if first is None or first.state.id == report.board:
+            return device
+        twin = twin_id(report.board)
+        if self.kept.boards.get(twin) is None and rules.adopts(first.state, report.board):
+            return device
+        effects = rules.rival(first.state, report.board)
+        first.changed = True
+        changed[device] = first
+        self._collect(first, effects, f"{event.id}/rival", rfc3339(moment), [])
+        return twin
+
+    def _recall(self, changed: dict[str, Aggregate[Board]]) -> None:
+        """An edge that holds another list than ours gets ours again."""
+        held, self._held_elsewhere = self._held_elsewhere, {}
+        for device, rev in held.items():
+            board = changed.get(device)
+            if board is not None and rev != board.state.rev:
+                self.announcer.correct(board, rev)
 
     def _collect(
         self,
@@ -235,41 +278,10 @@ class LockerDomain:
         await self.kept.save_records()
         for board in some:
             self._watch(board)
-            if self._desired.get(board.id) != board.state.rev:
-                self._publish_desired(board)
-            self._restate[board.id] = board
+        self.announcer.saved(some)
         self._publisher.flush(some)
         if not self.settings.state_interval_s:
-            self._publish_states()
-
-    def _publish_desired(self, board: Aggregate[Board]) -> None:
-        topic = self.bus.topics.desired(SERVICE, board.id)
-        if self._retain(topic, encode(rules.desired(board.state))):
-            self._desired[board.id] = board.state.rev
-
-    def _publish_state(self, board: Aggregate[Board]) -> None:
-        self._retain(self.bus.topics.state(SERVICE, board.id), encode(rules.state(board.state)))
-
-    def _publish_status(self, board: Aggregate[Board]) -> None:
-        said = b"online" if board.state.online else b"offline"
-        self._retain(self.bus.topics.status(SERVICE, board.id), said)
-        self._online[board.id] = board.state.online
-
-    def _publish_states(self) -> None:
-        """States of boards that have changed: at most so often, however often they report."""
-        waiting, self._restate = self._restate, {}
-        for board in waiting.values():
-            self._publish_state(board)
-            if self._online.get(board.id) != board.state.online:
-                self._publish_status(board)
-
-    def _retain(self, topic: str, payload: bytes) -> bool:
-        """Publish a retained message. While the broker is away the next connect will do it."""
-        try:
-            self.bus.post(topic, payload, retain=True)
-        except Unavailable:
-            return False
-        return True
+            self.announcer.publish_states()
 
     # Time
 
@@ -286,37 +298,65 @@ class LockerDomain:
                 self._log.error("tick failed", exc_info=error)
             if (clock := asyncio.get_running_loop().time()) >= states_at:
                 states_at = clock + self.settings.state_interval_s
-                self._publish_states()
+                await self.announcer.publish_saved_states()
 
     def _watch(self, board: Aggregate[Board]) -> None:
         """Note when time will have something to do with this board."""
         self._due[board.id] = rules.due(
-            board.state, self.settings.offline_after_s, self._listening_since
+            board.state,
+            self.settings.offline_after_s,
+            self.time.listening_since,
+            self.time.ends,
         )
 
     async def _tick(self) -> None:
         """Do what is due: end rentals, notice silence, forget what the broker has confirmed."""
         moment = now()
         if not self.bus.connected:
-            self._listening_since = moment
+            self.time.listening_since = moment
         boards = self.kept.boards
-        due = [id for id, at in self._due.items() if at is not None and at <= moment]
-        if not due and not any(board.pruned for board in boards):
+        due = {id: None for id, at in self._due.items() if at is not None and at <= moment}
+        if not due and not self.time.due and not any(board.pruned for board in boards):
             return
+        ids = [*due, *(board.id for board in boards if board.pruned and board.id not in due)]
+        try:
+            await self._tick_boards(ids, moment)
+            return
+        except Unavailable:
+            raise
+        except Exception as error:  # one of them is at fault: time goes on for the others
+            self._log.error("tick failed, now board by board", boards=len(ids), error=repr(error))
+            boards.doubt(ids)
+        for id in ids:
+            try:
+                await self._tick_boards([id], moment)
+            except Unavailable:
+                raise
+            except Exception as error:
+                self._log.error("tick of a board failed", board=id[:SHOWN], error=repr(error))
+                boards.doubt([id])
+                self._due[id] = moment + FAILED
+
+    async def _tick_boards(self, ids: Iterable[str], moment: datetime) -> None:
+        boards = self.kept.boards
         async with boards.lock:
-            await self.kept.prepare(moment)
+            await self._prepare()
             changed = []
-            for id in due:
+            for id in ids:
                 board = boards.get(id)
                 if board is None:
+                    self._due.pop(id, None)
                     continue
                 effects = rules.tick(
-                    board.state, moment, self.settings.offline_after_s, self._listening_since
+                    board.state,
+                    moment,
+                    self.settings.offline_after_s,
+                    self.time.listening_since,
+                    self.time.ends,
                 )
                 if effects:
                     board.changed = True
                     self._collect(board, effects, new_id(), rfc3339(moment), [])
                 self._watch(board)
                 changed.append(board)
-            changed.extend(board for board in boards if board.pruned and not board.changed)
             await self.keep(changed)

@@ -10,7 +10,7 @@ while we listened: a retained ``online`` may be what a killed broker or domain l
 from __future__ import annotations
 
 import asyncio
-import time
+import itertools
 from datetime import UTC, datetime
 
 import msgspec
@@ -21,14 +21,17 @@ from patchbay.messages import rfc3339
 from patchbay.net import Limits, Peer, Server
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
-from patchbay.topics import device_id
+from patchbay.topics import device_id, twin_id
 from patchbay_locker.memory import BoardMemory, Memory
 from patchbay_locker.messages import REPORT, SERVICE, Report
-from patchbay_locker.numbering import Verdict, judge, key
+from patchbay_locker.numbering import Verdict, continues, judge, key
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.wire import Decoder, Request, WireError, encode
 
 DOMAIN_PREFIX = f"{SERVICE}-domain"
+TIME_WAIT_S = 2.0
+"""So long after its start an edge that has never learned the domain's time holds answers back."""
+
 FULL_POLL_S = 0.2
 """How often a full outbox is looked at: the domain empties it by hundreds in that time."""
 
@@ -64,6 +67,9 @@ async def run(unit: Unit) -> None:
             await unit.serving()
 
 
+_numbers = itertools.count(1)
+
+
 class LockerEdge:
     """Turns requests into reports on the bus and desired states into answers."""
 
@@ -75,6 +81,11 @@ class LockerEdge:
         self.bad_input = 0
         self.domain_seen = False
         self._unanswered: dict[str, tuple[BoardSession, Request]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timeless: list[list[tuple[BoardSession, Request]]] = []
+        self._time_by = self._loop.time() + TIME_WAIT_S
+        self._loop.call_later(TIME_WAIT_S, self._answer_timeless)
+        outbox.on_time = self._answer_timeless
         self._log = structlog.get_logger("edge").bind(instance=bus.client_id)
         bus.listen(bus.topics.desired(SERVICE, "+"), self._desired)
         bus.listen(bus.topics.unit_status("+"), self._status)
@@ -117,17 +128,55 @@ class LockerEdge:
 
     def take(self, session: BoardSession, request: Request) -> None:
         """Take a request in; it is answered after this turn's commit. Raises OutboxFull."""
-        board = self.memory.board(device_id(request.id))
-        now = time.time()
-        verdict = judge(board.last, request, int(now))
+        board = self._board(request.id)
+        connection, before = session.number, board.peers.last
+        came_back = False
+        if connection != before:
+            self._move(board, session, request)
+            told = board.told > board.reset_done and board.told_on != connection
+            came_back = told and board.device not in session.devices and not self._two(board)
+        now = self.outbox.domain_time.time()
+        verdict = judge(board.last, request, int(now), came_back=came_back)
         if verdict.kind != "repeat":
-            self._report(board, request, verdict, now)
+            self._report(board, request, verdict, now, came_back)
+            if verdict.rebooted:
+                self.memory.leave(board, before)
             self.memory.numbered(board, verdict.last)
-            if verdict.rebooted or request.reset:
+            if request.reset or (verdict.rebooted and came_back):
                 self.memory.rebooted(board)
+        if (reset_id := board.pending_reset()) is not None and not request.reset:
+            self.memory.tell_reset(board, reset_id, connection)
         session.await_commit(board, request)
 
-    def _report(self, board: BoardMemory, request: Request, verdict: Verdict, now: float) -> None:
+    def _board(self, id: str) -> BoardMemory:
+        """A board's memory. Of two whose ids differ only in case the domain has said which one has
+        their usual device id; the other has one of its own, and so codes of its own."""
+        board = self.memory.board(device_id(id))
+        held = board.desired
+        if held is not None and held.board != id and device_id(held.board) == board.device:
+            return self.memory.board(twin_id(id))
+        return board
+
+    def _move(self, board: BoardMemory, session: BoardSession, request: Request) -> None:
+        """A board's report comes on another connection than its last one."""
+        number, prior, last = session.number, board.prior, board.last
+        returned = (
+            prior is not None
+            and last is not None
+            and not request.reset
+            and (number == board.prior_on or continues(prior, last, request))
+        )
+        if returned:
+            self.memory.swap(board, board.peers.last)
+        address = session.peer.address
+        board.peers.moved(number, address, self._loop.time(), returned=returned)
+
+    def _two(self, board: BoardMemory) -> list[str]:
+        return board.peers.two(self._loop.time())
+
+    def _report(
+        self, board: BoardMemory, request: Request, verdict: Verdict, now: float, came_back: bool
+    ) -> None:
         late = verdict.kind == "late"
         digest = request.digest if late else None
         self.outbox.add(
@@ -141,6 +190,8 @@ class LockerEdge:
                 boot=verdict.boot,
                 send=request.send,
                 rebooted=verdict.rebooted,
+                told_reset=came_back if verdict.rebooted and not request.reset else None,
+                peers=self._two(board),
                 late=late,
                 maybe_repeat=verdict.maybe_repeat,
                 connection=request.connection,
@@ -161,12 +212,15 @@ class LockerEdge:
 
     def answer(self, requests: list[tuple[BoardSession, Request]]) -> None:
         """Answer requests of one session, in one write; hold back what must not be answered."""
-        now = time.time()
+        if self._awaits_time():
+            self._timeless.append(requests)
+            return
+        now = self.outbox.domain_time.time()
         answers: list[bytes] = []
         answered: list[tuple[BoardMemory, int]] = []
         session = requests[0][0]
         for _, request in requests:
-            board = self.memory.board(device_id(request.id))
+            board = self._board(request.id)
             if board.desired is None and not self.domain_seen:
                 self._unanswered[board.device] = (session, request)
             else:
@@ -176,6 +230,26 @@ class LockerEdge:
             for board, send in answered:
                 if board.last is not None and board.last.send == send:
                     board.last = board.last.with_answer()
+
+    def _awaits_time(self) -> bool:
+        """We do not know what time it is for the domain service, and it may still tell us: codes
+        whose time we misjudge would be left out, or last too long."""
+        return (
+            not self.outbox.domain_time.known
+            and self.bus.connected
+            and self._loop.time() < self._time_by
+        )
+
+    def _answer_timeless(self) -> None:
+        self._time_by = 0.0
+        timeless, self._timeless = self._timeless, []
+        for requests in timeless:
+            self.answer(requests)
+
+    def close(self, session: BoardSession) -> None:
+        """Close a connection, once what is owed there is answered."""
+        self._answer_timeless()
+        session.peer.close()
 
     def refuse(self, session: BoardSession, error: WireError) -> None:
         """Bad input: this connection closes, and what came becomes a dead letter."""
@@ -209,11 +283,13 @@ class LockerEdge:
 class BoardSession:
     """One connection of a board. It may carry one report or thousands, pipelined."""
 
-    __slots__ = ("_decoder", "_edge", "_refused", "_waiting", "devices", "peer")
+    __slots__ = ("_decoder", "_edge", "_refused", "_waiting", "devices", "number", "peer")
 
     def __init__(self, edge: LockerEdge, peer: Peer) -> None:
         self.peer = peer
         self.devices: set[str] = set()
+        self.number = next(_numbers)
+        """Tells connections apart."""
         self._edge = edge
         self._decoder = Decoder()
         self._refused = False
@@ -228,7 +304,7 @@ class BoardSession:
             self._refused = True
             self._take(error.before)
             self._edge.refuse(self, error)
-            self._edge.outbox.after_commit(lambda _ok: self.peer.close())
+            self._edge.outbox.after_commit(lambda _ok: self._edge.close(self))
         else:
             self._take(requests)
 
@@ -241,7 +317,7 @@ class BoardSession:
                 self._edge.take(self, request)
         except OutboxFull:
             self._edge.hold_reading()
-            self._edge.outbox.after_commit(lambda _ok: self.peer.close())
+            self._edge.outbox.after_commit(lambda _ok: self._edge.close(self))
 
     def await_commit(self, board: BoardMemory, request: Request) -> None:
         """Answer this request once this turn's commit is on disk."""

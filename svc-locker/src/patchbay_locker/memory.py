@@ -3,6 +3,8 @@
     last/<device>      `numbering.Last`: what tells a repeat, a reboot and a late packet
     desired/<device>   the last desired state, as it came: a restart of the edge wipes no board
     reset/<device>     the highest reset id that is done: no board is rebooted twice for one
+    told/<device>      the highest reset id that the board was told
+    prior/<device>     ``last`` of the boot before: another board with its ID may report in turn
 
 Each is written with the commit of the report or message that changed it. If that fails, the report
 was not taken in and what it changed is forgotten; a desired state is true all the same, and is
@@ -20,6 +22,7 @@ from patchbay.messages import parse_time
 from patchbay.outbox import Outbox
 from patchbay_locker.messages import Desired
 from patchbay_locker.numbering import Last
+from patchbay_locker.twins import Peers
 from patchbay_locker.wire import Answer, Code, Request
 
 _decoder = msgspec.json.Decoder(Desired)
@@ -28,12 +31,13 @@ _decoder = msgspec.json.Decoder(Desired)
 class Held:
     """A desired state, ready to answer from. ``codes`` are (cell, code, Unix time of its end)."""
 
-    __slots__ = ("blocked", "codes", "reset_id", "rev")
+    __slots__ = ("blocked", "board", "codes", "reset_id", "rev")
 
     def __init__(self, payload: bytes) -> None:
         """Raises msgspec.DecodeError or ValueError for what is no desired state."""
         desired = _decoder.decode(payload)
         self.rev = desired.rev
+        self.board = desired.board
         self.reset_id = desired.reset_id
         self.blocked = desired.blocked
         self.codes = [
@@ -44,13 +48,36 @@ class Held:
 class BoardMemory:
     """One board, as its edge knows it."""
 
-    __slots__ = ("desired", "device", "last", "reset_done")
+    __slots__ = (
+        "desired",
+        "device",
+        "last",
+        "peers",
+        "prior",
+        "prior_on",
+        "reset_done",
+        "told",
+        "told_on",
+    )
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.last: Last | None = None
+        self.prior: Last | None = None
+        self.prior_on = 0
+        """The connection of ``prior``; 0: of a process before this one."""
         self.desired: Held | None = None
         self.reset_done = 0
+        self.told = 0
+        self.told_on = 0
+        self.peers = Peers()
+
+    def pending_reset(self) -> int | None:
+        """The reboot that was ordered and has not happened, if there is one."""
+        held = self.desired
+        if held is not None and held.reset_id is not None and held.reset_id > self.reset_done:
+            return held.reset_id
+        return None
 
     def answer(self, request: Request, now: float) -> Answer:
         """The answer to a request from what is held now. ``now``: Unix time in seconds.
@@ -62,7 +89,7 @@ class BoardMemory:
         held = self.desired
         if held is None:
             return Answer(request.header, request.id, request.send_text)
-        reset = not request.reset and held.reset_id is not None and held.reset_id > self.reset_done
+        reset = not request.reset and self.pending_reset() is not None
         codes = tuple(
             [
                 Code(cell, code, max(1, math.ceil((expires - now) / 60)))
@@ -79,7 +106,7 @@ class Memory:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._boards: dict[str, BoardMemory] = {}
-        self._before: dict[BoardMemory, tuple[Last | None, int]] = {}
+        self._before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
         self._noted: dict[str, bytes | None] = {}
         self._unwritten: dict[str, bytes | None] = {}
         self._commit_awaited = False
@@ -89,6 +116,10 @@ class Memory:
             self.board(device).desired = Held(value)
         for device, value in outbox.notes("reset/"):
             self.board(device).reset_done = int(value)
+        for device, value in outbox.notes("told/"):
+            self.board(device).told = int(value)
+        for device, value in outbox.notes("prior/"):
+            self.board(device).prior = Last.from_bytes(value)
 
     def __iter__(self) -> Iterator[BoardMemory]:
         return iter(self._boards.values())
@@ -109,12 +140,34 @@ class Memory:
         board.last = last
         self._outbox.note(f"last/{board.device}", last.to_bytes())
 
+    def leave(self, board: BoardMemory, connection: int) -> None:
+        """A new boot begins: remember the one before, whose reports came on this connection."""
+        if board.last is not None:
+            self._changes(board)
+            board.prior, board.prior_on = board.last, connection
+            self._outbox.note(f"prior/{board.device}", board.last.to_bytes())
+
+    def swap(self, board: BoardMemory, connection: int) -> None:
+        """The boot before goes on, and this one, whose reports came on this connection, waits."""
+        last, prior = board.last, board.prior
+        self.leave(board, connection)
+        if last is not None and prior is not None:
+            self.numbered(board, prior)
+
+    def tell_reset(self, board: BoardMemory, reset_id: int, connection: int) -> None:
+        """The board is told to reboot, on this connection."""
+        board.told_on = connection
+        if reset_id != board.told:
+            self._changes(board)
+            board.told = reset_id
+            self._outbox.note(f"told/{board.device}", b"%d" % reset_id)
+
     def rebooted(self, board: BoardMemory) -> None:
         """The board has rebooted: what was ordered is done."""
-        held = board.desired
-        if held is not None and held.reset_id is not None and held.reset_id > board.reset_done:
+        pending = board.pending_reset()
+        if pending is not None:
             self._changes(board)
-            board.reset_done = held.reset_id
+            board.reset_done = pending
             self._outbox.note(f"reset/{board.device}", b"%d" % board.reset_done)
 
     def desire(self, device: str, payload: bytes) -> bool:
@@ -138,7 +191,8 @@ class Memory:
 
     def _changes(self, board: BoardMemory) -> None:
         """A report changes this board: keep what it was before this turn."""
-        self._before.setdefault(board, (board.last, board.reset_done))
+        before = (board.last, board.prior, board.reset_done, board.told)
+        self._before.setdefault(board, before)
         self._await_commit()
 
     def _note_desired(self, device: str, payload: bytes | None) -> None:
@@ -156,8 +210,8 @@ class Memory:
         before, self._before = self._before, {}
         noted, self._noted = self._noted, {}
         if not ok:
-            for board, (last, reset_done) in before.items():
-                board.last, board.reset_done = last, reset_done
+            for board, was in before.items():
+                board.last, board.prior, board.reset_done, board.told = was
             self._unwritten.update(noted)
             return
         for device in noted:

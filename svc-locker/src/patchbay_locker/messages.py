@@ -20,6 +20,26 @@ MAX_MINUTES: Final = 525_600
 
 MIN_MINUTES: Final = 1
 
+MAX_ID: Final = 128
+"""Characters of a board's id: it becomes part of topics and of database keys."""
+
+ALL: Final = "all"
+"""Stands for all boards in topics, so no board may have this id."""
+
+MAX_HOLDER: Final = 256
+"""Characters of a holder: 64 rentals of them fit into one MQTT packet many times over."""
+
+MAX_INTEGER: Final = 2**53
+"""What every JSON reader can represent exactly."""
+
+MAX_CELLS: Final = 4_096
+"""Cells, and other entries of one list of a report: the highest cell number that is taken."""
+
+Number = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Cells = Annotated[list[Annotated[int, Meta(ge=0, le=65_535)]], Meta(max_length=MAX_CELLS)]
+Texts = Annotated[list[Annotated[str, Meta(max_length=MAX_CELLS)]], Meta(max_length=MAX_CELLS)]
+BoardId = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=r"(?i)^(?!all$)")]
+
 
 class Report(Struct, frozen=True, kw_only=True):
     """``event/report`` (durable): one report of a board, normalized.
@@ -30,31 +50,36 @@ class Report(Struct, frozen=True, kw_only=True):
     same accesses as the report before, whose answer may not have reached the board.
     """
 
-    board: str
-    boot: int
-    send: int
+    board: BoardId
+    boot: Number
+    send: Annotated[int, Meta(ge=0, lt=10**18)]
     rebooted: bool = False
     late: bool = False
     maybe_repeat: bool = False
-    connection: int = 0
+    told_reset: bool | None = None
+    """Of a report with ``rebooted`` and without ``reset``: the board came back from the reboot
+    that it was told. None: an older edge, which did not say."""
+    peers: Annotated[list[Annotated[str, Meta(max_length=MAX_ID)]], Meta(max_length=2)] = []
+    """Two boards report under this id now: where they connect from."""
+    connection: Number = 0
     """1 Wi-Fi, 2 GSM, 0 not said."""
-    wifi_state: int = 0
-    gsm_state: int = 0
+    wifi_state: Number = 0
+    gsm_state: Number = 0
     """0 fine, 1 hardware fault, 2 no access point (Wi-Fi), 3 no internet."""
     reset: bool = False
-    state: list[int] = []
+    state: Annotated[list[Number], Meta(max_length=MAX_CELLS)] = []
     """0 normal, 1 short circuit, 2 wrong code three times in a row, 3 blocked by the server."""
-    cols: int = 0
-    rows: int = 0
-    act_con: list[str] = []
+    cols: Annotated[int, Meta(ge=0, le=64)] = 0
+    rows: Annotated[int, Meta(ge=0, le=64)] = 0
+    act_con: Texts = []
     """Groups of digits as sent: "1" a lock is connected. See `rules.has_lock`."""
-    box_eng: list[int] = []
+    box_eng: Cells = []
     """Cells that, says the board, have a code whose time has not run out."""
-    box_to: list[int] = []
+    box_to: Cells = []
     """Cells whose time, says the board, has run out."""
-    box_acc: list[int] = []
+    box_acc: Cells = []
     """Cells that were accessed since its last report."""
-    rev: int = 0
+    rev: Number = 0
     """Revision of the desired state that the edge holds for the board; 0: of none."""
     extra: dict[str, str] = {}
     """Keys that ACon_V1.0 does not name, as sent."""
@@ -75,7 +100,7 @@ class Desired(Struct, frozen=True, kw_only=True):
     and operators only.
     """
 
-    rev: int
+    rev: Number
     board: str
     reset_id: int | None = None
     blocked: bool = False
@@ -156,7 +181,7 @@ class Alarm(Struct, frozen=True):
     """``event/alarm``: something that a person should look at, once until it is over.
 
     ``alarm`` is one of short_circuit, wrong_code, unknown_state, wifi_fault, gsm_fault,
-    matrix_mismatch, codes_differ.
+    matrix_mismatch, codes_differ, two_boards; of all boards, clock_unsure.
     """
 
     board: str
@@ -179,28 +204,29 @@ class Offline(Struct, frozen=True):
 
 # Commands: ``patchbay/locker/<board>/cmd/<name>``.
 
-Minutes = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Minutes = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Cell = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 
 class Assign(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/assign`` -> ``{"rental", "cell", "code", "expires_at"}``."""
 
-    cell: int | Literal["auto"]
+    cell: Cell | Literal["auto"]
     minutes: Minutes
-    code: str | None = None
-    holder: str | None = None
+    code: Annotated[str, Meta(max_length=MAX_HOLDER)] | None = None
+    holder: Annotated[str, Meta(max_length=MAX_HOLDER)] | None = None
 
 
 class Revoke(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/revoke`` -> ``{"rental", "cell"}``: end the rental of a cell now."""
 
-    cell: int
+    cell: Cell
 
 
 class Extend(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/extend`` -> ``{"rental", "cell", "expires_at"}``: minutes are added to what is left."""
 
-    cell: int
+    cell: Cell
     minutes: Minutes
 
 
@@ -225,4 +251,5 @@ class Ask(Struct, frozen=True, forbid_unknown_fields=True):
     active: bool = False
     limit: Annotated[int, Meta(ge=1, le=200)] = 100
     """At most 200: so many boards with 64 cells each fit into one MQTT packet of 256 KiB."""
-    skip: Annotated[int, Meta(ge=0)] = 0
+    skip: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """More than any store has of these."""

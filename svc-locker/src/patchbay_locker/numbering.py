@@ -11,6 +11,8 @@ So a number that falls is either a reboot or a packet that took its time:
                                                      the board goes on saying RESET=1
     higher SEND                                      new
     lower SEND, by more than 100                     new, in a new boot
+    lower SEND, the first on a new connection after  new, in a new boot
+      the one on which the board was told to reboot
     lower SEND, the one after a late one's           new, in a new boot: the late one began it
     any other SEND that is not higher                late
 
@@ -114,9 +116,10 @@ class Verdict:
     last: Last
 
 
-def judge(last: Last | None, report: Numbered, now_s: int) -> Verdict:
+def judge(last: Last | None, report: Numbered, now_s: int, *, came_back: bool = False) -> Verdict:
     """Judge a report by what is remembered of its board (None: nothing). ``now_s``: Unix time.
 
+    ``came_back``: the board was told to reboot, and this is the first report on a connection since.
     Of a board never seen, RESET alone says whether it has rebooted.
     """
     if last is None:
@@ -130,11 +133,22 @@ def judge(last: Last | None, report: Numbered, now_s: int) -> Verdict:
         return _reboot(last, report, now_s)
     if send > last.send:
         return _next(last, report)
-    if last.send - send > LATE_WINDOW:
+    if came_back or last.send - send > LATE_WINDOW:
         return _reboot(last, report, now_s)
     if last.suspect is not None and send == last.suspect + 1:
         return _reboot(last, report, now_s)
     return Verdict("late", last.boot, False, bool(report.box_acc), replace(last, suspect=send))
+
+
+def continues(before: Last, last: Last, report: Numbered) -> bool:
+    """Does a report go on with the boot before this one, and not with this one? A board does so
+    once at most, with a packet that was late; two boards with one ID do so in turn."""
+    if report.send == before.send:
+        return report.digest == before.digest
+    return (
+        0 < report.send - before.send <= LATE_WINDOW
+        and not 0 < report.send - last.send <= LATE_WINDOW
+    )
 
 
 def key(board: str, boot: int, send: int, late_digest: bytes | None = None) -> str:

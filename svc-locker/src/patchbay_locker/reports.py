@@ -33,6 +33,12 @@ LONGEST_STEP: Final = 4
 """A gap counts as this many learned intervals at most: an outage of an hour moves a board that
 reports every minute to 150 s, and one that was set to a longer interval is learned in a few."""
 
+MAX_FOLLOWED: Final = 2**52
+"""The highest revision at an edge that we go on from: a forged one above it would leave no room."""
+
+RIVAL_REPORTS: Final = 20
+"""A board whose id differs in case, and that has not reported during so many reports, is gone."""
+
 DIFFERS: Final = 3
 """Reports in a row that differ: the one before an answer, and those after each of two."""
 
@@ -43,6 +49,7 @@ ALARMS: Final = {
     "wifi_fault": "the Wi-Fi hardware has a fault (WIFI_STATE=1)",
     "gsm_fault": "the GSM hardware has a fault (GSM_STATE=1)",
     "matrix_mismatch": "ACT_CON is not ROWS groups of COLS digits",
+    "two_boards": "two boards report under one id",
     "codes_differ": "the board's list of codes (BOX_ENG) is not ours, after two answers",
 }
 
@@ -96,7 +103,8 @@ def _take(board: Board, report: Report) -> None:
     board.boot = report.boot
     board.send = report.send
     # With a new store we know less than the edge: the next change must outrank what it holds.
-    board.rev = max(board.rev, report.rev)
+    if report.rev <= MAX_FOLLOWED:
+        board.rev = max(board.rev, report.rev)
     board.connection = report.connection
     board.wifi_state = report.wifi_state
     board.gsm_state = report.gsm_state
@@ -110,9 +118,12 @@ def _take(board: Board, report: Report) -> None:
 
 
 def _finish_reset(board: Board, report: Report, effects: list[Effect]) -> None:
+    """A reboot that was ordered has happened if the board says RESET=1, or was told of it and came
+    back: SEND alone also falls where two boards have one id."""
     if not (report.rebooted or report.reset):
         return
-    ordered = board.pending_reset()
+    ours = report.reset or report.told_reset is not False
+    ordered = board.pending_reset() if ours else None
     if ordered is not None:
         board.reset_done = ordered
         board.changed()
@@ -149,14 +160,51 @@ def _watch(board: Board, report: Report, effects: list[Effect]) -> None:
         standing.append("matrix_mismatch")
     if _differing(board):
         standing.append("codes_differ")
+    if report.peers or _rivalled(board):
+        standing.append("two_boards")
     if standing or board.alarms:
         standing = list(dict.fromkeys(standing))
         effects.extend(
-            Publish("alarm", Alarm(board.id, alarm, ALARMS[alarm]))
+            Publish("alarm", Alarm(board.id, alarm, _message(board, alarm, report.peers)))
             for alarm in standing
             if alarm not in board.alarms
         )
         board.alarms = standing
+
+
+def _message(board: Board, alarm: str, peers: list[str]) -> str:
+    if alarm != "two_boards":
+        return ALARMS[alarm]
+    if peers:
+        return f"two boards report as {board.id}, from {' and '.join(peers)}"
+    return f"boards {board.id} and {board.rival} have ids that differ only in case"
+
+
+def _rivalled(board: Board) -> bool:
+    """Does another board report whose id differs in case only? Quiet ones are forgotten."""
+    board.rival_for = max(0, board.rival_for - 1)
+    if not board.rival_for:
+        board.rival = ""
+    return bool(board.rival)
+
+
+def rival(board: Board, other: str) -> list[Effect]:
+    """A board whose id differs from this one's in case only reports too."""
+    board.rival, board.rival_for = other, RIVAL_REPORTS
+    if "two_boards" in board.alarms:
+        return []
+    board.alarms = [*board.alarms, "two_boards"]
+    return [Publish("alarm", Alarm(board.id, "two_boards", _message(board, "two_boards", [])))]
+
+
+def adopts(board: Board, other: str) -> bool:
+    """A board is back with an id that differs in case: is it this one, which is away and has no
+    rental? Then it goes on as that."""
+    if board.online or board.rentals:
+        return False
+    board.id = other
+    board.changed()
+    return True
 
 
 def _mismatched(board: Board) -> bool:

@@ -24,11 +24,13 @@ from patchbay_locker.board import (
     Access,
     Board,
     Effect,
+    Ends,
     Publish,
     Rental,
     SaveRental,
     cells,
     desired,
+    expiry,
     has_lock,
     state,
 )
@@ -42,27 +44,34 @@ from patchbay_locker.messages import (
     Rejected,
     Revoke,
 )
-from patchbay_locker.reports import report, silence
+from patchbay_locker.reports import MAX_FOLLOWED, adopts, report, rival, silence
 
 __all__ = [
+    "MAX_FOLLOWED",
     "Access",
     "Board",
     "Effect",
+    "Ends",
     "Publish",
     "Rejected",
     "Rental",
     "SaveRental",
+    "adopts",
     "assign",
     "block",
     "cells",
     "desired",
     "due",
+    "expiry",
     "extend",
     "has_lock",
+    "hold",
     "known",
+    "move",
     "report",
     "reset",
     "revoke",
+    "rival",
     "state",
     "tick",
     "unblock",
@@ -92,6 +101,8 @@ def assign(
     new_id: Callable[[], str],
     draw_code: Callable[[int], str],
     code_length: int,
+    ends: Ends = expiry,
+    clock: str = "",
 ) -> tuple[Answer, list[Effect]]:
     """Rent a cell. Answers ``{"rental", "cell", "code", "expires_at"}``.
 
@@ -103,7 +114,7 @@ def assign(
     _check_minutes(command.minutes)
     if command.code is not None and not _is_code(command.code):
         raise Rejected("bad_code", f"a code is 1 to {MAX_CODE} digits")
-    active = {rental.cell: rental for rental in board.rentals.values() if rental.expires_at > now}
+    active = {rental.cell: rental for rental in board.rentals.values() if ends(rental) > now}
     cell = _lowest_free(board, active) if command.cell == "auto" else command.cell
     if cell not in cells(board):
         raise Rejected("no_such_cell", f"board {board.id} has no cell {cell}")
@@ -124,8 +135,9 @@ def assign(
         holder=command.holder,
         created_at=begin,
         expires_at=begin + timedelta(minutes=command.minutes),
+        clock=clock,
     )
-    effects = _expire(board, now)
+    effects = _expire(board, now, ends)
     board.rentals[str(cell)] = rental
     board.changed()
     effects.append(SaveRental(rental, board.id, "active"))
@@ -133,22 +145,26 @@ def assign(
     return answer, effects
 
 
-def revoke(board: Board, command: Revoke, now: datetime) -> tuple[Answer, list[Effect]]:
+def revoke(
+    board: Board, command: Revoke, now: datetime, ends: Ends = expiry
+) -> tuple[Answer, list[Effect]]:
     """End a cell's rental. Answers ``{"rental", "cell"}``. Raises `Rejected` not_rented."""
-    rental = _rental(board, command.cell, now)
+    rental = _rental(board, command.cell, now, ends)
     del board.rentals[str(rental.cell)]
     board.changed()
     effects: list[Effect] = [SaveRental(rental, board.id, "revoked", now)]
     return {"rental": rental.id, "cell": rental.cell}, effects
 
 
-def extend(board: Board, command: Extend, now: datetime) -> tuple[Answer, list[Effect]]:
+def extend(
+    board: Board, command: Extend, now: datetime, ends: Ends = expiry
+) -> tuple[Answer, list[Effect]]:
     """Add minutes to what is left. Answers ``{"rental", "cell", "expires_at"}``.
 
     Raises `Rejected`: bad_minutes, also if more than a year would be left, then not_rented.
     """
     _check_minutes(command.minutes)
-    rental = _rental(board, command.cell, now)
+    rental = _rental(board, command.cell, now, ends)
     longer = replace(rental, expires_at=rental.expires_at + timedelta(minutes=command.minutes))
     if longer.expires_at - now > timedelta(minutes=MAX_MINUTES):
         raise Rejected("bad_minutes", f"more than {MAX_MINUTES} minutes would be left")
@@ -213,9 +229,9 @@ def _draw(draw_code: Callable[[int], str], length: int, taken: set[str]) -> str:
     raise Rejected("code_in_use", f"every code of {length} digits is in use")
 
 
-def _rental(board: Board, cell: int, now: datetime) -> Rental:
+def _rental(board: Board, cell: int, now: datetime, ends: Ends) -> Rental:
     rental = board.rentals.get(str(cell))
-    if rental is None or rental.expires_at <= now:
+    if rental is None or ends(rental) <= now:
         raise Rejected("not_rented", f"cell {cell} of board {board.id} has no rental")
     return rental
 
@@ -224,7 +240,11 @@ def _rental(board: Board, cell: int, now: datetime) -> Rental:
 
 
 def tick(
-    board: Board, now: datetime, offline_after_s: float, listening_since: datetime
+    board: Board,
+    now: datetime,
+    offline_after_s: float,
+    listening_since: datetime,
+    ends: Ends = expiry,
 ) -> list[Effect]:
     """End what has run out: rentals, and the time that a board may be silent.
 
@@ -232,7 +252,7 @@ def tick(
     ``listening_since`` at the earliest: what we did not hear was not said to us. An expired rental
     ended when its time was over, not when somebody looked.
     """
-    effects = _expire(board, now)
+    effects = _expire(board, now, ends)
     heard = max(board.last_seen, listening_since)
     if board.online and now >= heard + silence(board, offline_after_s):
         board.online = False
@@ -240,18 +260,52 @@ def tick(
     return effects
 
 
-def due(board: Board, offline_after_s: float, listening_since: datetime) -> datetime | None:
+def due(
+    board: Board, offline_after_s: float, listening_since: datetime, ends: Ends = expiry
+) -> datetime | None:
     """The earliest moment at which `tick` has something to do, or None."""
-    moments = [rental.expires_at for rental in board.rentals.values()]
+    moments = [ends(rental) for rental in board.rentals.values()]
     if board.online:
         heard = max(board.last_seen, listening_since)
         moments.append(heard + silence(board, offline_after_s))
     return min(moments, default=None)
 
 
-def _expire(board: Board, now: datetime) -> list[Effect]:
+def hold(board: Board, ends: Ends) -> bool:
+    """While it is not sure what time it is, rentals end by ``ends``: that begins now, or is over.
+    False: no rental of this board is concerned."""
+    held = any(ends(rental) > rental.expires_at for rental in board.rentals.values())
+    if held:
+        board.changed()
+    return held
+
+
+def move(
+    board: Board, step: timedelta, moves: Callable[[str], bool], since: datetime, now: datetime
+) -> list[Effect]:
+    """The clock is set: move what was made by the old one by the step. ``moves`` knows the marks
+    of rentals (`Rental.clock`); ``since``: what was seen from then on was seen by the old clock."""
     effects: list[Effect] = []
-    over = [rental for rental in board.rentals.values() if rental.expires_at <= now]
+    if board.last_seen >= since:
+        board.last_seen = min(board.last_seen, now) + step
+    for key, rental in board.rentals.items():
+        if moves(rental.clock):
+            moved = replace(
+                rental,
+                created_at=rental.created_at + step,
+                expires_at=rental.expires_at + step,
+                clock="",
+            )
+            board.rentals[key] = moved
+            effects.append(SaveRental(moved, board.id, "active"))
+    if effects:
+        board.changed()
+    return effects
+
+
+def _expire(board: Board, now: datetime, ends: Ends) -> list[Effect]:
+    effects: list[Effect] = []
+    over = [rental for rental in board.rentals.values() if ends(rental) <= now]
     for rental in over:
         del board.rentals[str(rental.cell)]
         effects.append(SaveRental(rental, board.id, "expired", rental.expires_at))

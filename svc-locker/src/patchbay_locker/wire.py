@@ -24,13 +24,19 @@ tcp_async_server, "структура сообщения от устройств
 
 UTF-8, lines ended by CR LF or LF. A message is complete at the bytes ``CLOSE`` at the start of a
 line, whatever follows: what follows begins the next message (so ``CLOSED=1`` is CLOSE and then a
-message that starts with ``D`` and is refused). Line ends between messages, and empty lines within
-one, are skipped.
+message that starts with ``D`` and is refused). Line ends and byte order marks between messages, and
+empty lines within one, are skipped.
 
 Where the source is silent: a key said twice counts as said last; a known key that is not said is
 0, no or empty, only ID and SEND must be there; a list that is empty is no numbers; 0 among cells
-is no cell, a cell listed twice counts once. An ACT_CON that does not match COLS and ROWS is a
-message like any other: what to make of it is not the wire's to say.
+is no cell, a cell listed twice counts once.
+
+Firmware is sloppy, and a report that is refused leaves its board unanswered for ever. What can only
+mean one thing is taken: an empty number is 0, a comma after the last cell does not count, and a
+SEND from -2^31 to -1 is a counter of 32 bits that was printed as signed: 2^32 more.
+
+An ACT_CON that does not match COLS and ROWS is a message like any other: what to make of it is not
+the wire's to say.
 """
 
 from __future__ import annotations
@@ -38,9 +44,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from patchbay_locker import wire_values as values
+from patchbay_locker.wire_values import MAX_CELL as MAX_CELL
+from patchbay_locker.wire_values import SEND_WRAP
+from patchbay_locker.wire_values import LockerError as LockerError
+from patchbay_locker.wire_values import WireError as WireError
 
 HEADER: Final = "ACon_V1.0"
 
@@ -60,35 +71,16 @@ MAX_ID: Final = 128
 MAX_SEND_DIGITS: Final = 18
 """Digits of SEND: any such number fits the 64 bits of SQLite and MongoDB."""
 
-MAX_CELL: Final = 4_096
-"""The highest cell number taken: 64 times what the matrix can number, and far from overflow."""
+RESERVED_IDS: Final = frozenset({"all"})
+"""In topics, in lower case, these stand for something else than a board."""
 
 _CLOSE = b"\nCLOSE"
 _MAGIC = b"ACon_V"
 _NO_HEADER = "the header is not ACon_V<major>.<minor>"
 _HEADER = re.compile(r"ACon_V[0-9]{1,4}\.[0-9]{1,4}")
-_LINE_ENDS = re.compile(rb"[\r\n]*")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_GROUPS = re.compile(r"[01,]*")
+_BOM = b"\xef\xbb\xbf"
+_BETWEEN = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*")
 _CODE = re.compile(r"\(([0-9]{1,9}),([0-9]{1,32}),([0-9]{1,9})\)")
-
-
-class LockerError(Exception):
-    """The root of every error that this distribution raises on purpose."""
-
-
-class WireError(LockerError):
-    """The peer sent what is not ACon. Close the connection: there is no finding back.
-
-    ``reason`` is short and stable. ``original`` is the start of the refused message.
-    ``before`` are the good messages that came before it in the same `feed`: they count.
-    """
-
-    def __init__(self, reason: str, original: bytes = b"") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.original = original
-        self.before: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +208,8 @@ class _Stream(Generic[Message]):
         start, size = 0, len(buffer)
         try:
             while start < size:
-                if buffer[start] in b"\r\n":
-                    match = _LINE_ENDS.match(buffer, start)
+                if buffer[start] in b"\r\n\xef":
+                    match = _BETWEEN.match(buffer, start)
                     start = match.end() if match else start
                 end = buffer.find(_CLOSE, searched or start, start + MAX_MESSAGE)
                 if end < 0:
@@ -259,7 +251,8 @@ class AnswerDecoder(_Stream[Answer]):
 def _check_unfinished(buffer: bytes | bytearray, start: int) -> None:
     """Refuse at once what can no longer become a message, so that nothing grows without end."""
     size = len(buffer) - start
-    if not buffer.startswith(_MAGIC[:size], start):
+    begins = _BOM if buffer[start] == _BOM[0] else _MAGIC
+    if not buffer.startswith(begins[:size], start):
         raise WireError(_NO_HEADER)
     if size >= MAX_MESSAGE:
         raise WireError("a message over 64 KiB")
@@ -297,19 +290,19 @@ def _request(message: bytes) -> Request:
     return Request(
         header,
         board,
-        int(send),
+        values.send(send),
         send,
-        _number(take("CONNECTION", "0")),
-        _number(take("WIFI_STATE", "0")),
-        _number(take("GSM_STATE", "0")),
-        _number(take("RESET", "0")) == 1,
-        _numbers(take("STATE", "")),
-        _side(take("COLS", None)),
-        _side(take("ROWS", None)),
-        _groups(take("ACT_CON", "")),
-        _cells(take("BOX_ENG", "")),
-        _cells(take("BOX_TO", "")),
-        _cells(take("BOX_ACC", "")),
+        values.number(take("CONNECTION", "") or "0"),
+        values.number(take("WIFI_STATE", "") or "0"),
+        values.number(take("GSM_STATE", "") or "0"),
+        values.number(take("RESET", "") or "0") == 1,
+        values.numbers(take("STATE", "")),
+        values.side(take("COLS", None)),
+        values.side(take("ROWS", None)),
+        values.groups(take("ACT_CON", "")),
+        values.cells(take("BOX_ENG", "")),
+        values.cells(take("BOX_TO", "")),
+        values.cells(take("BOX_ACC", "")),
         _extra(fields) if fields else fields,
         blake2b(message, digest_size=8).digest(),
     )
@@ -330,8 +323,10 @@ def _answer(message: bytes) -> Answer:
         else:
             raise WireError("a code that is not (cell,code,minutes)")
     board, send = _identity(fields.get("ID", ""), fields.get("SEND", ""))
-    reset = _number(fields.get("RESET", "0")) == 1
-    return Answer(header, board, send, reset, 3 in _numbers(fields.get("STATE", "")), tuple(codes))
+    reset = values.number(fields.get("RESET", "0")) == 1
+    return Answer(
+        header, board, send, reset, 3 in values.numbers(fields.get("STATE", "")), tuple(codes)
+    )
 
 
 def _identity(board: str, send: str) -> tuple[str, str]:
@@ -339,56 +334,18 @@ def _identity(board: str, send: str) -> tuple[str, str]:
         raise WireError("no ID")
     if len(board) > MAX_ID or not board.isprintable():
         raise WireError("an ID that is too long or not printable")
+    if board.lower() in RESERVED_IDS:
+        raise WireError("an ID that stands for something else")
     if not send:
         raise WireError("no SEND")
     # isdecimal alone takes the digits of every script; the boards count in ASCII.
-    if not (send.isascii() and send.isdecimal()):
+    if not (send.isascii() and send.removeprefix("-").isdecimal()):
+        raise WireError("a number that does not parse")
+    if send[0] == "-" and not -(SEND_WRAP // 2) <= int(send[:MAX_SEND_DIGITS]) < 0:
         raise WireError("a number that does not parse")
     if len(send) > MAX_SEND_DIGITS:
         raise WireError("a SEND of more than 18 digits")
     return board, send
-
-
-# A board says the same of itself in nearly every report, so what its values mean is remembered:
-# so many values, each at most MAX_LINE long and so 40 KB at worst, 20 MB for one function.
-
-
-@lru_cache(maxsize=512)
-def _number(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise WireError("a number that does not parse")
-    return int(text)
-
-
-@lru_cache(maxsize=64)
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple([_number(item) for item in text.split(",")]) if text else ()
-
-
-@lru_cache(maxsize=512)
-def _cells(text: str) -> tuple[int, ...]:
-    listed = [_number(item) for item in text.split(",")] if text else []
-    cells = tuple(dict.fromkeys(filter(None, listed)))
-    if cells and max(cells) > MAX_CELL:
-        raise WireError("a cell over 4096")
-    return cells
-
-
-@lru_cache(maxsize=64)
-def _side(text: str | None) -> int:
-    if text is None:
-        return 0
-    side = _number(text)
-    if not 1 <= side <= 8:
-        raise WireError("COLS or ROWS not from 1 to 8")
-    return side
-
-
-@lru_cache(maxsize=512)
-def _groups(text: str) -> tuple[str, ...]:
-    if not _GROUPS.fullmatch(text):
-        raise WireError("an ACT_CON of other than 0 and 1")
-    return tuple(text.split(",")) if text else ()
 
 
 def _extra(fields: dict[str, str]) -> dict[str, str]:

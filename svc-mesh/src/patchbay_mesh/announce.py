@@ -13,7 +13,7 @@ from typing import Final
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
-from patchbay.inbox import Aggregate
+from patchbay.inbox import Aggregate, Aggregates
 from patchbay.messages import encode
 from patchbay_mesh import rules
 from patchbay_mesh.messages import ROOT, SERVICE
@@ -27,21 +27,29 @@ class Announcer:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._changed: dict[str, Aggregate[Node]] = {}
+        self._changed: set[str] = set()
         self._told: dict[str, bool] = {}
         bus.listen(bus.topics.unit_status("+"), self._unit_status)
 
-    def changed(self, nodes: Iterable[Aggregate[Node]]) -> None:
-        """These are to be published with the next `publish`."""
-        for node in nodes:
-            self._changed[node.id] = node
+    @property
+    def waiting(self) -> bool:
+        """Has any node changed since the last `publish`?"""
+        return bool(self._changed)
 
-    def publish(self) -> None:
-        """Publish the states of the nodes that have changed."""
-        waiting, self._changed = self._changed, {}
-        for node in waiting.values():
+    def changed(self, nodes: Iterable[Aggregate[Node]]) -> None:
+        """These are saved, and to be published with the next `publish`."""
+        self._changed.update(node.id for node in nodes)
+
+    def publish(self, nodes: Aggregates[Node]) -> None:
+        """Publish the states of the nodes that have changed. Hold the nodes' lock, and have them
+        loaded: what is published must be what is saved."""
+        waiting, self._changed = self._changed, set()
+        for id in sorted(waiting):
+            node = nodes.get(id)
+            if node is None:
+                continue
             self.state(node)
-            if self._told.get(node.id) != node.state.active:
+            if self._told.get(id) != node.state.active:
                 self.status(node)
 
     def state(self, node: Aggregate[Node]) -> None:

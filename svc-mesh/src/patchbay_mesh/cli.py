@@ -152,8 +152,7 @@ def root(
     config: ConfigOption = None,
 ) -> None:
     """Send a command without arguments to the root itself."""
-    answer = _ask(ROOT, "send", Send(command), state, config)
-    typer.echo(f"{answer['bytes']} bytes sent")
+    _send(Send(command), state, config)
 
 
 @app.command()
@@ -234,5 +233,9 @@ def _tell_root(
     config: Path | None,
 ) -> None:
     body = Send(command, node, message if is_hex else None, None if is_hex else message)
-    answer = _ask(ROOT, "send", body, state, config)
+    _send(body, state, config)
+
+
+def _send(body: Send, state: Path | None, config: Path | None) -> None:
+    answer = ask(System(state, config), SERVICE, ROOT, "send", body, actuates=True)
     typer.echo(f"{answer['bytes']} bytes sent")

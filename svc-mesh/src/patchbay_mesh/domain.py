@@ -20,10 +20,11 @@ import structlog
 from patchbay.bus import Bus
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.letters import read_letter
+from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.forms import DataReader, carries_nothing
 from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
-from patchbay.messages import Event, event_type, new_event, new_id, now, parse_time, rfc3339
+from patchbay.messages import Event, capture_time, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -54,7 +55,6 @@ GATHER_S: Final = 0.25
 """After a round of more than so many events the next one gathers for so long: at 2,000 frames a
 second of 50 nodes it writes each node once for ten frames, and not for each."""
 
-TIME_LENGTH: Final = len("2026-01-02T03:04:05.678Z")
 
 _data = DataReader(Data)
 _message = DataReader(Message)
@@ -65,7 +65,7 @@ async def run(unit: Unit) -> None:
     """The unit ``mesh.domain``."""
     settings = unit.settings(MeshSettings)
     stored = unit.config.store
-    async with Store(stored, unit.config.store_uri) as store:
+    async with domain_store(unit) as store:
         kept = MeshStore(store, stored.events_ttl_s, settings.readings_ttl_s)
         async with MeshDomain(unit.bus, store, kept, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
@@ -182,8 +182,8 @@ class MeshDomain:
         follows from it may still have to be published."""
         if carries_nothing(event):
             return  # it stands for one that was too large for the broker
-        at = parse_time(event.time)
-        time = event.time if len(event.time) == TIME_LENGTH else rfc3339(at)
+        at = capture_time(event.time, now())
+        time = rfc3339(at)
         name = event.type.rpartition(".")[2]
         if name == DATA:
             self._fold_data(event, _data.read(event), at, time, this)
@@ -266,7 +266,7 @@ class MeshDomain:
         self._announcer.changed(some)
         self._publisher.flush(some)
         if not self.settings.state_interval_s:
-            self._announcer.publish()
+            self._announcer.publish(self.kept.nodes)
 
     # Time
 
@@ -279,13 +279,21 @@ class MeshDomain:
             await asyncio.sleep(period_s)
             try:
                 await self.tick()
+                if (clock := asyncio.get_running_loop().time()) >= states_at:
+                    states_at = clock + self.settings.state_interval_s
+                    await self._publish_states()
             except Unavailable as error:
-                self._log.warning("time stands still", why=str(error))
+                self._log.warning("periodic tick skipped: store unavailable", why=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._log.error("tick failed", exc_info=error)
-            if (clock := asyncio.get_running_loop().time()) >= states_at:
-                states_at = clock + self.settings.state_interval_s
-                self._announcer.publish()
+
+    async def _publish_states(self) -> None:
+        """Publish what has changed and is saved. Raises Unavailable."""
+        if not self._announcer.waiting:
+            return
+        async with self.kept.nodes.lock:
+            await self.kept.prepare()
+            self._announcer.publish(self.kept.nodes)
 
     def _listen_anew(self) -> None:
         """Nobody could be heard until now: silence begins here."""

@@ -64,6 +64,7 @@ SERVICE = Service(
     },
     collections=("messages", "nodes", "readings"),
     demo="patchbay_mesh.simulator:run",
+    chaos="patchbay_mesh.chaos:Programs",
     cli="patchbay_mesh.cli:app",
     ports={"mesh": "port", "mesh-monitor": "monitor_port"},
 )

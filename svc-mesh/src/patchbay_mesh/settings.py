@@ -99,7 +99,13 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Who listens and lets more than this wait is dropped: it does not read."""
 
     command_timeout_s: Seconds = 5.0
-    """A command that the root's edge has not answered for so long is told as not sent."""
+    """A command that the root's edge has not asked for within so long is refused, and never sent.
+    One that it has asked for and not answered is neither confirmed nor refused."""
+
+    start_deadline_s: Seconds = 2.0
+    """The root's edge asks whoever sent a command whether it is still wanted, and begins to write
+    it within so long of its question, or never. Shorter than ``command_timeout_s``, so that the
+    answer arrives."""
 
     active_timeout_s: Seconds = 60.0
     """A node is active for so long after its last word."""

@@ -24,6 +24,7 @@ import structlog
 from patchbay.bus.answers import Answers
 from patchbay.bus.connection import Connection, OnAck
 from patchbay.bus.dialer import Dialer
+from patchbay.bus.hooks import Hook, Hooks
 from patchbay.bus.letters import DeadLetters, KeepLetter, reason_of, write_letter
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Backlog, Meter
@@ -34,6 +35,7 @@ from patchbay.bus.router import Router
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
 from patchbay.messages import DeadLetter, new_id
+from patchbay.progress import Progress
 from patchbay.settings import BrokerSettings
 from patchbay.tasks import Tasks
 from patchbay.topics import Topics, matches
@@ -41,7 +43,6 @@ from patchbay.topics import Topics, matches
 FORBIDDEN_LIMIT = 64
 """Topics of a connection for which a refusal of the broker is logged."""
 
-Hook = Callable[[], Awaitable[None]]
 Handler = Callable[[Message], Awaitable[None]]
 
 
@@ -76,8 +77,13 @@ class Bus:
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._router = Router(self._set_aside_soon, meter)
-        self._hooks: list[Hook] = []
+        self._hooks = Hooks(settings, self.log)
         self._kept: dict[str, bytes] = {}
+        self.progress = Progress()
+        """What says whether the work of whoever has this client gets on."""
+        self.progress.watch(
+            "connection", lambda: not self.online, lambda: self._hooks.cause(self.connected)
+        )
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
         self._meter = meter
@@ -165,7 +171,7 @@ class Bus:
 
     def on_connect(self, hook: Hook) -> None:
         """Run ``hook`` after each CONNACK, when subscribed and before ``online`` is said."""
-        self._hooks.append(hook)
+        self._hooks.add(hook)
 
     async def set_ready(self) -> None:
         """The owner is ready: ``online`` is said now, and after the hooks of each CONNACK."""
@@ -446,29 +452,9 @@ class Bus:
         self._letters.send(self.post)
         for topic, payload in self._kept.items():
             connection.publish(topic, payload, retain=True)
-        for hook in self._hooks:
-            await self._run_hook(hook, connection)
+        await self._hooks.run(connection)
         await self._presence.say_online()
         self.log.info("connected", host=self.settings.host, port=self.port)
-
-    async def _run_hook(self, hook: Hook, connection: Connection) -> None:
-        """Run a connect hook. While what it needs is away (the store) it is run again, on the same
-        connection: closing that would have the broker publish our Last Will and deliver again all
-        that we have not acknowledged, at each attempt. Raises Unavailable when the connection ends.
-        """
-        pause_s = self.settings.backoff_initial_s
-        while True:
-            try:
-                return await hook()
-            except Unavailable as error:
-                if connection.ended.done():
-                    raise
-                if pause_s == self.settings.backoff_initial_s:
-                    self.log.warning("connect hook waits", why=str(error))
-            ended, _ = await asyncio.wait([connection.ended], timeout=pause_s)
-            if ended:
-                raise Unavailable(connection.ended.result())
-            pause_s = min(pause_s * 2, self.settings.backoff_max_s)
 
     @property
     def connection(self) -> Connection | None:

@@ -11,6 +11,7 @@ final: the command has not acted and never will.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,10 @@ class Command:
     ``confirms``: the handler calls `Request.confirm` itself, before its last step; else a command
     that moves something is confirmed before it is handled.
 
+    ``desired``: it changes a desired state, which may take effect late by its nature, so it is
+    handled also if it was queued or has waited. Still it is confirmed by whoever can be asked:
+    after an error the store holds nothing of it.
+
     One that is ``urgent`` waits for no other command, and a body that makes no sense counts as
     ``type()``: a stop stops, however it is said.
     """
@@ -91,6 +96,7 @@ class Command:
     remembered: Callable[[Request, Any], Awaitable[dict[str, Any] | None]] | None = None
     urgent: bool = False
     confirms: bool = False
+    desired: bool = False
 
 
 class Commands:
@@ -208,15 +214,18 @@ class Commands:
         except msgspec.ValidationError as error:
             raise Rejected("bad_request", f"{name}: {error}") from error
         request = _request(message, device, name, envelope)
-        if not command.moves:
+        if not (command.moves or command.desired):
             return await command.handle(request, value)
         waited = time.monotonic() - message.received_at
-        if not (message.late or waited > command.expires_s):
+        if command.desired or not (message.late or waited > command.expires_s):
             return await self._carry_out(message, request, envelope, command, value)
         before = await command.remembered(request, value) if command.remembered else None
-        if before is None:
-            raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
-        return before
+        if before is not None:
+            return before
+        entry = self._entry_of(message)
+        if entry is not None and entry.confirmation.committed:
+            raise OutcomeUnknown(request.envelope_id, f"{name} could not be completed in time")
+        raise Rejected("too_late", f"{name} waited while nobody could act: send it again")
 
     async def _carry_out(
         self, message: Message, request: Request, envelope: Envelope, command: Command, value: Any
@@ -248,7 +257,7 @@ class Commands:
             self._questions,
             message,
             can_be_asked=envelope.confirm,
-            expires_s=command.expires_s,
+            expires_s=math.inf if command.desired else command.expires_s,
             within_s=self._bus.settings.confirm_s,
         )
         if envelope.id:
@@ -274,7 +283,7 @@ class Commands:
     async def _acted_before(self, request: Request, body: Cancel) -> bool:
         """Has an earlier run of this service carried this request out?"""
         for name, command in self._table.items():
-            if not command.moves or command.remembered is None:
+            if command.remembered is None:
                 continue
             topic = self._bus.topics.command(self._service, request.device, name)
             asked = Request(request.device, name, f"{body.source} {topic} {body.id}", again=True)

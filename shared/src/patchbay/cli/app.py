@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, development, install, store, system, watching
+from patchbay.cli import broker, chaos, development, install, store, system, watching
 from patchbay.cli.printable import echo
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
@@ -42,6 +42,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
     app.command(context_settings=_PASS_ON, add_help_option=False)(system.health)
     app.command()(install.install_service)
     app.command()(install.supervisor_conf)
+    app.command()(chaos.chaos)
     app.command()(development.check)
     app.command(context_settings=_PASS_ON, add_help_option=False)(development.test)
     app.add_typer(broker.app, name="broker")

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 5.0
 """For the connection, and again for the answer: a person waits no longer than this."""
 
-UNKNOWN_EXIT: Final = 3
-"""Exit code where a request was confirmed and nobody says what became of it: it is no error, and
-sending it again could act twice."""
+UNKNOWN: Final = 3
+"""Exit code of a command whose outcome is unknown; 1 is an error, 2 a mistake in its arguments."""
 
 UNBROKEN: Final = 100_000
 """Columns of a table where no terminal ends its lines: more than any row has."""
@@ -63,11 +62,14 @@ def ask(
     body: msgspec.Struct,
     *,
     actuates: bool = False,
+    look: str = "",
 ) -> dict[str, Any]:
     """Send ``cmd/<name>`` to a device and return the answer, as `request` does.
 
-    An error is one line on stderr (``cell_busy: ...``) and the end with exit code 1, an unknown
-    outcome one with `UNKNOWN_EXIT`.
+    An error is one line on stderr (``cell_busy: ...``) and the end with exit code 1: nothing was
+    done, and nothing will be. Where the outcome of a request that actuates is unknown, that line
+    has its id, and how to ``look`` what became of it (``{id}`` stands for the id); the exit code is
+    `UNKNOWN`.
     """
     import asyncio
 
@@ -77,8 +79,10 @@ def ask(
     try:
         return asyncio.run(request(system, service, device, name, body, actuates=actuates))
     except OutcomeUnknown as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(UNKNOWN_EXIT) from error
+        hint = f"; see {look}" if look else ""
+        told = f"outcome_unknown: request {{id}} may have been done{hint}"
+        echo(told.replace("{id}", error.request_id), err=True)
+        raise typer.Exit(UNKNOWN) from error
     except PatchbayError as error:
         echo(error, err=True)
         raise typer.Exit(1) from error
@@ -96,9 +100,8 @@ async def request(
     """Send ``cmd/<name>`` to ``device`` (its original id, or `EVERY`) and return the answer.
 
     Raises Rejected with what the service says, Unavailable without broker or answer, and
-    SettingsError. A request that is not answered in time expires at the broker: nothing acts on it
-    after the person has been told that nobody answered. ``actuates``: it moves something, and is
-    confirmed before it does; raises OutcomeUnknown, too.
+    SettingsError. A request that ``actuates`` is never carried out after one of these; when it was
+    confirmed and is not answered, OutcomeUnknown is raised.
     """
     from patchbay.cli.bus import make_bus
 

@@ -20,6 +20,9 @@ _LONG: Final = "--long"
 _BROWSER: Final = "chromium"
 """The package, and what it installs: Debian's and Raspberry Pi OS's name for it."""
 
+_FAKETIME: Final = "faketime"
+_FAKETIME_LIBRARY: Final = "*/faketime/libfaketimeMT.so.1"
+
 _SYSTEMD: Final = "systemd"
 _SYSTEMD_INIT: Final = "/lib/systemd/systemd"
 
@@ -36,6 +39,7 @@ def test(context: typer.Context) -> None:
     root = _need_root()
     passed = _check(root)
     _ask_for(_BROWSER, chromium, "the tests of pages")
+    _ask_for(_FAKETIME, faketime, "the tests of clocks that jump")
     _ask_for(_SYSTEMD, systemd, "the tests of the service of systemd")
     for name, command in _test_runs(context.args):
         passed &= _passes(name, command, root)
@@ -67,6 +71,12 @@ def _workers() -> int:
 def chromium() -> str | None:
     """The browser that tests of pages run in, or None if there is none."""
     return shutil.which(_BROWSER) or shutil.which("chromium-browser")
+
+
+def faketime() -> str | None:
+    """The library that gives a process another wall clock, or None if there is none."""
+    found = sorted(Path("/usr/lib").glob(_FAKETIME_LIBRARY))
+    return str(found[0]) if found else None
 
 
 def systemd() -> str | None:

@@ -1,4 +1,4 @@
-"""``health``: is a unit of this machine alive and online?
+"""``health``: is a unit of this machine alive, and not stuck?
 
 Compose asks each unit twice a minute, on a Pi too. So this reads a file and imports no more than
 that takes: no typer, no argparse where nothing is asked but "all that ran here" and, where a state
@@ -28,13 +28,19 @@ class _Asked(NamedTuple):
     instance: str | None = None
     state: str | None = None
     config: Path | None = None
+    ready: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command, without its name. Says what it found; the exit code is 0 for a healthy unit."""
     asked = _understood(arguments) if arguments else _Asked()
     try:
-        found = check(asked.unit, _state_dir(asked.state, asked.config), asked.instance)
+        found = check(
+            asked.unit,
+            _state_dir(asked.state, asked.config),
+            asked.instance,
+            ready=asked.ready,
+        )
     except PatchbayError as error:
         print(f"patchbay: {error}", file=sys.stderr)
         return 1
@@ -47,13 +53,17 @@ def _understood(arguments: Sequence[str]) -> _Asked:
     from pathlib import Path
 
     parser = argparse.ArgumentParser(
-        prog="patchbay health", description="Is a unit of this machine alive and online?"
+        prog="patchbay health",
+        description="Check that a unit of this machine is alive and not stuck.",
     )
     parser.add_argument(
         "unit", nargs="?", metavar="UNIT", help="locker.edge, for example; all that ran here"
     )
     parser.add_argument("--instance", metavar="NAME", help="which instance; the host's name")
     parser.add_argument("--state", metavar="DIR", help="where state is kept")
+    parser.add_argument(
+        "--ready", action="store_true", help="check that it is online, too, and waits for nothing"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings; ./patchbay.toml")
     return _Asked(**vars(parser.parse_args(arguments)))
 

@@ -61,7 +61,8 @@ def status(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Show what `up` runs: units and devices. The exit code is 0 when all units are online."""
+    """Show what `up` runs: units and devices. The exit code is 0 when all units are online, get on,
+    and store and broker work."""
     import asyncio
 
     from patchbay import log
@@ -88,7 +89,10 @@ def status(
 
 
 def health(context: typer.Context) -> None:
-    """Is a unit of this machine alive and online? The exit code is 0 or 1."""
+    """Check that a unit of this machine is alive and not stuck. The exit code is 0 or 1.
+
+    With --ready: that it is online, too, and waits for nothing.
+    """
     from patchbay.cli.health import main
 
     raise typer.Exit(main(context.args))

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from patchbay.cli.printable import printable, printable_json
+from patchbay.progress import OK
 from patchbay.up.roster import ONLINE
 from patchbay.up.status import DeviceStatus, Status
 
@@ -22,9 +23,13 @@ def show(status: Status, found: list[DeviceStatus], console: Console | None = No
     console = console or Console()
     units = _table("unit", "instance", "status", "pid")
     for unit in status.units:
-        units.add_row(unit.unit, unit.instance, _coloured(unit.status), _pid(unit.pid))
-    units.add_row("broker", "", "", _pid(status.broker.pid))
-    units.add_row("store", "", "", _pid(status.store.pid))
+        shown = _coloured(unit.status)
+        if unit.state != OK:
+            shown += f" [red]{escape(printable(f'{unit.state}: {unit.cause}'))}[/red]"
+        units.add_row(unit.unit, unit.instance, shown, _pid(unit.pid))
+    for name, process in (("broker", status.broker), ("store", status.store)):
+        failing = f"failing: {process.failing}" if process.failing else ""
+        units.add_row(name, "", f"[red]{escape(printable(failing))}[/red]", _pid(process.pid))
     console.print(units)
     addresses = _table("address", "")
     for name, address in status.addresses.items():

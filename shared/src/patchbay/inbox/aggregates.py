@@ -56,6 +56,7 @@ class Aggregate(Generic[T]):
         self.outgoing: dict[str, Outgoing] = {}
         self.done: dict[str, str] = {}
         self.changed = False
+        """The state tells more than what is stored, until `Aggregates.save` has returned."""
         self.pruned = False
 
     def knows(self, event: Event) -> bool:
@@ -160,7 +161,7 @@ class Aggregates(Generic[T]):
         if not changed:
             return
         for one in changed.values():
-            one.changed = one.pruned = False
+            one.pruned = False
         try:
             await self._write([self._encode(one) for one in changed.values()])
         except BaseException:
@@ -168,6 +169,7 @@ class Aggregates(Generic[T]):
             raise
         for one in changed.values():
             one.version += 1
+            one.changed = False
 
     async def _write(self, documents: list[Document]) -> None:
         fresh = [one for one in documents if one["v"] == 1]

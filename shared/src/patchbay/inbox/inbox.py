@@ -21,6 +21,7 @@ import structlog
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import reason_of
+from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
 from patchbay.inbox.watermarks import Verdict, Watermarks
@@ -38,6 +39,7 @@ from patchbay.messages import (
     now,
     rfc3339,
 )
+from patchbay.progress import STORE
 from patchbay.settings import StoreSettings
 from patchbay.store import DEAD_LETTERS, Store
 from patchbay.topics import device_id
@@ -107,6 +109,7 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
         bus.keep_letter = self._keep_letter
         topics = bus.topics
@@ -141,6 +144,9 @@ class Inbox:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    def _cause(self) -> str:
+        return STORE if self._store_is_away else ""
 
     def _pattern(self, pattern: str) -> str:
         """The filter to subscribe to for what ``pattern`` matches."""
@@ -181,6 +187,7 @@ class Inbox:
                 pause = min(pause * 2, self._settings.backoff_max_s)
                 continue
             self._store_is_away = False
+            self._progress.moved()
             pause = self._settings.backoff_initial_s
             done, self._in_hand = self._in_hand, []
             if sum(len(events) for _, events in done) > self._large_round:
@@ -268,9 +275,11 @@ class Inbox:
             self._tell(source, ack)
 
     def _tell(self, source: str, ack: Ack | AckRanges) -> None:
-        """Acknowledge to an edge. One that does not hear it sends its events again."""
+        """Acknowledge to an edge, and tell it the time. One that does not hear it sends its events
+        again."""
+        timed = msgspec.structs.replace(ack, time=CLOCK.time())
         try:
-            self._bus.post(self._bus.topics.ack(source), encode(ack))
+            self._bus.post(self._bus.topics.ack(source), encode(timed))
         except Unavailable:
             return
         except Exception as error:  # nothing that a source is called must keep the others waiting

@@ -12,6 +12,7 @@ import patchbay
 from patchbay.bus import Bus
 from patchbay.messages import now, parse_time
 from patchbay.metrics.meter import LABELS
+from patchbay.progress import Verdict
 
 
 class Measured(Protocol):
@@ -20,6 +21,7 @@ class Measured(Protocol):
     name: str
     instance: str
     bus: Bus
+    verdict: Verdict
     info_sources: dict[str, Callable[[], int]]
 
 
@@ -41,12 +43,17 @@ class UnitCollector(Collector):
         backlog = _gauge("patchbay_backlog", "As in the unit's info: what waits for its next hand.")
         devices = _gauge("patchbay_device_connections", "Devices connected now.")
         detail = _gauge("patchbay_detail", "Numbers of the unit's own, as in its info.", "name")
+        state = _gauge(
+            "patchbay_progress", "1 for the state that the unit is in.", "state", "cause"
+        )
         reconnects = _counter("patchbay_broker_reconnects", "Connections to the broker that ended.")
         letters = _counter("patchbay_dead_letters", "What could not be handled.")
         for unit in self._units:
             labels = [unit.name, unit.instance]
             info.add_metric([*labels, patchbay.__version__], 1)
             online.add_metric(labels, unit.bus.online)
+            verdict = unit.verdict
+            state.add_metric([*labels, verdict.state, verdict.cause or verdict.what], 1)
             reconnects.add_metric(labels, unit.bus.reconnects)
             letters.add_metric(labels, unit.bus.dead_letters)
             if unit.bus.backlogs:
@@ -58,7 +65,18 @@ class UnitCollector(Collector):
                     family.add_metric(labels, numbers.pop(name))
             for name, number in numbers.items():
                 detail.add_metric([*labels, name], number)
-        yield from (info, online, reconnects, letters, waiting, oldest, backlog, devices, detail)
+        yield from (
+            info,
+            online,
+            state,
+            reconnects,
+            letters,
+            waiting,
+            oldest,
+            backlog,
+            devices,
+            detail,
+        )
 
 
 def _numbers(unit: Measured) -> dict[str, int]:

@@ -17,12 +17,14 @@ from typing import Any, Self
 import structlog
 
 from patchbay.bus import Bus
+from patchbay.clock import DomainTime
 from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
-from patchbay.messages import event_type
+from patchbay.messages import event_type, rfc3339
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import WINDOW, Sender
+from patchbay.progress import DISK
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
@@ -37,6 +39,9 @@ FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
 
 DISK_RETRY_S = 1.0
+
+TIME_NOTE = "clock/domain"
+"""The note that keeps how far the domain service's time is from ours."""
 
 SHED_RETRY_S = 1.0
 """A full outbox in which nothing can be given up is looked through again after so long."""
@@ -98,7 +103,13 @@ class Outbox:
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
         sender = Sender if in_order else RangeSender
-        self._sender = sender(self._journal, bus, service, self._forget_soon, form)
+        self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
+        self._sender.on_time = self._learn_time
+        self.on_time: Callable[[], None] | None = None
+        """Called once when the domain service has told the time, or does not."""
+        noted = dict(self._journal.notes(TIME_NOTE))
+        self.domain_time = DomainTime(noted.get(""))
+        """What time it is for the domain service: for capture times and deadlines."""
         self._next = self._journal.seq + 1
         self._rows: list[Row] = []
         self._bytes = 0
@@ -115,6 +126,8 @@ class Outbox:
             self._log.error("outbox full: no room on its disk")
         self._loop = asyncio.get_running_loop()
         bus.backlogs.append(self)
+        self._work = bus.progress.watch("outbox", lambda: self.waiting > 0, self._sender.cause)
+        bus.progress.watch("outbox file", lambda: not self._disk_ok, lambda: DISK)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -133,6 +146,11 @@ class Outbox:
         self._commit()
         self._bus.backlogs.remove(self)
         self._journal.close()
+
+    def now(self) -> str:
+        """The domain service's time now, as far as it is known (RFC 3339): when an event that is
+        taken in now was captured."""
+        return rfc3339(self.domain_time.now())
 
     @property
     def epoch(self) -> str:
@@ -207,6 +225,15 @@ class Outbox:
         """Call ``done`` when this turn's commit is on disk, or has failed."""
         self._done.append(done)
         self._schedule()
+
+    def _learn_time(self, time_s: float) -> None:
+        """An acknowledgement says what time it is; 0: an older domain service, which does not."""
+        noted = self.domain_time.learn(time_s) if time_s else None
+        if noted is not None:
+            self.note(TIME_NOTE, noted)
+        on_time, self.on_time = self.on_time, None
+        if on_time is not None:
+            on_time()
 
     def _schedule(self) -> None:
         if not self._turn_scheduled:
@@ -308,6 +335,10 @@ class Outbox:
             self._sender.renumbered()
         else:
             self._shed_at = self._loop.time() + SHED_RETRY_S
+
+    def _acknowledged_some(self) -> None:
+        self._work.moved()
+        self._forget_soon()
 
     def _forget_soon(self) -> None:
         if self._forgetting is None:

@@ -134,11 +134,13 @@ class RangeSender(Sender):
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
+        self._heard_at = self._loop_time()
         try:
             ack = decode(self._ranges, message.payload)
         except msgspec.DecodeError as error:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
+        self._learn_time(message, ack)
         if ack.epoch != self._journal.epoch:
             return
         before = len(self._gone)

@@ -21,9 +21,10 @@ import structlog
 from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.forms import JSON_FORM, Form
-from patchbay.messages import Ack, Event, decode
+from patchbay.messages import Ack, AckRanges, Event, decode
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.patience import Patience
+from patchbay.progress import BROKER, DOMAIN
 
 WINDOW = 1000
 """Events under way beyond the last acknowledged: what a domain must be ready to hold in memory."""
@@ -82,10 +83,13 @@ class Sender:
         self._pausing: asyncio.TimerHandle | None = None
         self._unsettled = 0
         self._watch: asyncio.Task[None] | None = None
+        self._heard_at = self._progressed_at = 0.0
         self._asked_at = -NAK_PAUSE_S
         self._asked_for = -1
         self.acked = journal.acked
         self.sent = journal.acked
+        self.on_time: Callable[[float], None] = lambda _time: None
+        """Hears of the domain service's time in each acknowledgement."""
         bus.listen(bus.topics.ack(bus.client_id), self._acknowledged)
         bus.on_connect(self._connected)
 
@@ -205,6 +209,8 @@ class Sender:
     # Starting again
 
     async def _connected(self) -> None:
+        self._patience = Patience()  # the link is new: what was learnt of the old one says nothing
+        self._pause_s = NO_SUBSCRIBER_PAUSE_S
         self._restart("connected")
 
     def _accepted(self, code: int | None) -> None:
@@ -219,13 +225,22 @@ class Sender:
         self._pausing = None
         self._restart("no subscriber")
 
+    def cause(self) -> str:
+        """What keeps events from being persisted. A domain service that acknowledges, and nothing
+        that helps, is not it: then we are, or our file is."""
+        if not self._bus.connected:
+            return BROKER
+        return "" if self._heard_at > self._progressed_at else DOMAIN
+
     def _acknowledged(self, message: Message) -> None:
         message.ack()
+        self._heard_at = self._loop_time()
         try:
             ack = decode(self._decoder, message.payload)
         except msgspec.DecodeError as error:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
+        self._learn_time(message, ack)
         if ack.epoch != self._journal.epoch:
             return
         upto = ack.upto + self._journal.base
@@ -244,6 +259,10 @@ class Sender:
             elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
                 self._asked_at, self._asked_for = self._loop_time(), self.acked
                 self._restart("asked to")
+
+    def _learn_time(self, message: Message, ack: Ack | AckRanges) -> None:
+        if not message.retain:  # a retained one would be old
+            self.on_time(ack.time)
 
     def renumbered(self) -> None:
         """The file's oldest events were given up and the rest has new numbers: begin with them."""
@@ -272,6 +291,7 @@ class Sender:
         return asyncio.get_running_loop().time()
 
     def _progress(self) -> None:
+        self._progressed_at = self._loop_time()
         self._patience.progressed(self._loop_time())
         self._pause_s = NO_SUBSCRIBER_PAUSE_S
 

@@ -39,6 +39,8 @@ class Record(Struct, frozen=True, kw_only=True):
     store: bool
     units: list[UnitRecord]
     addresses: dict[str, str]
+    failing: dict[str, str] = {}
+    """The broker or the store, if it runs and does not work, and why."""
 
 
 class Claim:

@@ -24,8 +24,8 @@ class Roster:
         self._bus = bus
         self._statuses: dict[str, str] = {}
         self._pids: dict[str, int] = {}
-        self._nonce = new_id().encode()
-        self._settled = asyncio.Event()
+        self._nonce = b""
+        self._returned = asyncio.Event()
         topics = bus.topics
         bus.listen(topics.unit_status("+"), self._unit_said)
         bus.listen(topics.unit_info("+"), self._unit_told)
@@ -46,8 +46,17 @@ class Roster:
         """
         async with asyncio.timeout(_SETTLE_TIMEOUT_S):
             await self._bus.wait_connected()
-            await self._bus.publish(self._bus.topics.reply(self._bus.client_id), self._nonce)
-            await self._settled.wait()
+            await self.echo()
+
+    async def echo(self) -> None:
+        """Send ourselves a message, and wait until it is here: so the broker works.
+
+        Raises Unavailable without a connection.
+        """
+        self._nonce = new_id().encode()
+        self._returned.clear()
+        await self._bus.publish(self._bus.topics.reply(self._bus.client_id), self._nonce)
+        await self._returned.wait()
 
     def _unit_said(self, message: Message) -> None:
         message.ack()
@@ -76,4 +85,4 @@ class Roster:
     def _came_back(self, message: Message) -> None:
         message.ack()
         if message.payload == self._nonce:
-            self._settled.set()
+            self._returned.set()

@@ -15,20 +15,28 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from patchbay import broker, log
 from patchbay.bus import Bus
 from patchbay.bus.person import person
 from patchbay.errors import PatchbayError, Unavailable
+from patchbay.messages import now
 from patchbay.parent import adopt_orphans
 from patchbay.settings import Config
+from patchbay.store import Store
+from patchbay.tasks import Tasks
 from patchbay.topics import Topics
 from patchbay.up import orphans, supervisor
+from patchbay.up.caretaker import Caretaker, Probe
 from patchbay.up.plan import BROKER, STORE, Plan
 from patchbay.up.ports import accepts, need_free
 from patchbay.up.progress import Progress
@@ -36,6 +44,9 @@ from patchbay.up.record import Claim, Record, UnitRecord
 from patchbay.up.roster import ONLINE, Roster
 
 READY: Final = "patchbay ready"
+
+PROBES: Final = "probes"
+"""The collection that the probe of the store writes its one document to."""
 
 _POLL_S: Final = 0.2
 _TICK_S: Final = 0.02
@@ -75,34 +86,43 @@ def run(
         (state / "supervisord.conf").write_text(supervisor.render(plan, state, socket))
         units = [UnitRecord(one.name, instance_of(one.name)) for one in plan.units]
         names = {one.name for one in plan.infrastructure}
-        claim.write(
-            Record(
-                pid=os.getpid(),
-                socket=str(socket),
-                root_topic=config.runtime.root_topic,
-                mqtt_host=config.broker.host,
-                mqtt_port=config.broker_port,
-                broker=BROKER in names,
-                store=STORE in names,
-                units=units,
-                addresses=plan.addresses,
-            )
+        record = Record(
+            pid=os.getpid(),
+            socket=str(socket),
+            root_topic=config.runtime.root_topic,
+            mqtt_host=config.broker.host,
+            mqtt_port=config.broker_port,
+            broker=BROKER in names,
+            store=STORE in names,
+            units=units,
+            addresses=plan.addresses,
         )
+        claim.write(record)
         log.configure("error")
-        return asyncio.run(_System(plan, config, state, socket, units).run(environ))
+        return asyncio.run(_System(plan, config, state, socket, claim, record).run(environ))
 
 
 class _System:
     """Everything that runs, seen from its foreground process."""
 
     def __init__(
-        self, plan: Plan, config: Config, state: Path, socket: Path, units: list[UnitRecord]
+        self,
+        plan: Plan,
+        config: Config,
+        state: Path,
+        socket: Path,
+        claim: Claim,
+        record: Record,
     ) -> None:
         self._plan = plan
         self._config = config
         self._state = state
         self._socket = socket
-        self._units = units
+        self._claim = claim
+        self._record = record
+        self._units = record.units
+        self._bus = _bus(config)
+        self._roster = Roster(self._bus)
         self._progress = Progress()
         self._stop = asyncio.Event()
         self._accepting: set[str] = set()
@@ -116,53 +136,90 @@ class _System:
         self._progress.say(f"starting, logs are in {supervisor.log_dir(self._state)}")
         daemon = supervisor.launch(self._state / "supervisord.conf", environ)
         try:
-            if await self._wait_ready(daemon):
-                self._announce()
-                await self._wait_end(daemon)
+            async with self._bus:
+                if await self._wait_ready(daemon):
+                    self._announce()
+                    async with Tasks("up", self._failed_task) as tasks:
+                        await self._look_after(tasks)
+                        await self._wait_end(daemon)
         finally:
             await self._shut_down(daemon)
         return 0
 
     async def _wait_ready(self, daemon: subprocess.Popen[bytes]) -> bool:
         """Wait until everything is online; False if it is to stop before that."""
-        settings, client_id = person(self._config.broker, "up")
-        bus = Bus(
-            settings,
-            client_id=client_id,
-            topics=Topics(self._config.runtime.root_topic),
-            announce=False,
-            port=self._config.broker_port,
-        )
-        roster = Roster(bus)
-        async with bus:
-            while not self._stop.is_set():
-                _need_alive(daemon)
-                missing = await self._missing(roster)
-                if not missing:
-                    return True
-                self._progress.waiting(missing)
-                await self._pause()
+        while not self._stop.is_set():
+            _need_alive(daemon)
+            missing = await self._missing()
+            if not missing:
+                return True
+            self._progress.waiting(missing)
+            await self._pause()
         return False
 
-    async def _missing(self, roster: Roster) -> list[str]:
+    async def _look_after(self, tasks: Tasks) -> None:
+        """Probe the broker and the store that are ours, and start again what does not work."""
+        probes: dict[str, Probe] = {}
+        if self._record.broker:
+            probes[BROKER] = self._roster.echo
+        if self._record.store:
+            probes[STORE] = self._probe_store
+        for name, probe in probes.items():
+            caretaker = Caretaker(
+                name,
+                probe,
+                partial(self._restart, name),
+                self._tell,
+                after_s=self._config.runtime.restart_after_s,
+                timeout_s=self._config.store.timeout_s,
+            )
+            tasks.spawn(caretaker.watch(), f"caretaker of the {name}")
+
+    async def _probe_store(self) -> None:
+        async with Store(self._config.store, self._config.store_uri) as store:
+            await store.save(PROBES, [{"_id": "up", "at": now()}])
+
+    def _restart(self, name: str) -> None:
+        try:
+            supervisor.restart(self._socket, name)
+        except Unavailable as error:  # it is tried again
+            self._progress.say(f"{name} could not be started again: {error}")
+
+    def _tell(self, name: str, why: str) -> None:
+        """The broker or the store does not work, or does again."""
+        if why:
+            self._progress.say(f"{name} does not work ({why}): starting it again")
+        else:
+            self._progress.say(f"{name} works again")
+        failing = {key: said for key, said in self._record.failing.items() if key != name}
+        failing |= {name: why} if why else {}
+        self._record = msgspec.structs.replace(self._record, failing=failing)
+        with suppress(OSError):  # its disk may be full
+            self._claim.write(self._record)
+
+    def _failed_task(self, error: Exception, name: str) -> None:
+        self._progress.say(f"{name} failed: {error!r}")
+        self._stop.set()
+
+    async def _missing(self) -> list[str]:
         """What is not there yet, by the names that people know."""
         try:
             processes = await asyncio.to_thread(supervisor.processes, self._socket)
         except Unavailable:
             return ["supervisord"]
         self._count_deaths(processes.values())
-        missing = [*self._not_running(processes), *self._not_online(processes, roster)]
+        missing = [*self._not_running(processes), *self._not_online(processes)]
         return missing or await asyncio.to_thread(self._not_accepting)
 
     def _not_running(self, processes: Mapping[str, supervisor.Process]) -> list[str]:
         names = [one.name for one in (*self._plan.infrastructure, *self._plan.demos)]
         return [name for name in names if processes[name].state != "RUNNING"]
 
-    def _not_online(self, processes: Mapping[str, supervisor.Process], roster: Roster) -> list[str]:
+    def _not_online(self, processes: Mapping[str, supervisor.Process]) -> list[str]:
         return [
             one.unit
             for one in self._units
-            if roster.status(one.instance, processes[one.unit].pid) != ONLINE
+            if self._roster.status(one.instance, processes[one.unit].pid) != ONLINE
         ]
 
     def _not_accepting(self) -> list[str]:
@@ -191,7 +248,10 @@ class _System:
         self._progress.waiting([])
         width = max(len(name) for name in self._plan.addresses)
         lines = [f"{name:<{width}}  {where}" for name, where in self._plan.addresses.items()]
-        print("\n".join([READY, *lines]), flush=True)
+        try:
+            print("\n".join([READY, *lines]), flush=True)
+        except OSError:  # nobody reads us any more: what runs goes on, and is stopped in order
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     async def _wait_end(self, daemon: subprocess.Popen[bytes]) -> None:
         while not self._stop.is_set():
@@ -221,6 +281,17 @@ class _System:
                 self._progress.say("supervisord does not stop: killing it")
                 daemon.kill()
             await asyncio.sleep(_TICK_S)
+
+
+def _bus(config: Config) -> Bus:
+    settings, client_id = person(config.broker, "up")
+    return Bus(
+        settings,
+        client_id=client_id,
+        topics=Topics(config.runtime.root_topic),
+        announce=False,
+        port=config.broker_port,
+    )
 
 
 def _need_alive(daemon: subprocess.Popen[bytes]) -> None:

@@ -12,27 +12,39 @@ from msgspec import Struct
 from patchbay.bus import Bus
 from patchbay.bus.person import person
 from patchbay.errors import Unavailable
+from patchbay.health import Heartbeat, heartbeats
+from patchbay.progress import OK
 from patchbay.settings import Config
 from patchbay.topics import Topics
 from patchbay.up import supervisor
 from patchbay.up.plan import BROKER, STORE
-from patchbay.up.record import Record
+from patchbay.up.record import Record, UnitRecord
 from patchbay.up.roster import ONLINE, Roster
 
 
 class UnitStatus(Struct, frozen=True):
-    """A unit: ``status`` is online or offline, ``pid`` null when it does not run."""
+    """A unit: ``status`` is online or offline, ``pid`` null when it does not run.
+
+    ``state`` is ok, waiting or stuck, and ``cause`` what it waits for or what does not get on: see
+    `patchbay.progress`.
+    """
 
     unit: str
     instance: str
     status: str
     pid: int | None
+    state: str = "ok"
+    cause: str = ""
 
 
 class ProcessStatus(Struct, frozen=True):
-    """The broker or the store: ``pid`` is null when it does not run, or is not ours."""
+    """The broker or the store: ``pid`` is null when it does not run, or is not ours.
+
+    ``failing`` says why it does not work, if it runs and does not.
+    """
 
     pid: int | None = None
+    failing: str = ""
 
 
 class DeviceStatus(Struct, frozen=True):
@@ -44,7 +56,8 @@ class DeviceStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The whole system. ``ready``: every unit is online, and broker and store, if ours, run."""
+    """The whole system. ``ready``: every unit is online and gets on, and broker and store, if ours,
+    work."""
 
     ready: bool = False
     units: list[UnitStatus] = []
@@ -61,21 +74,17 @@ async def ask(record: Record, config: Config) -> tuple[Status, list[DeviceStatus
         processes = {}
     pids = {name: process.pid for name, process in processes.items() if process.pid}
     roster = await _roster(record, config)
+    beats = heartbeats(config.runtime.state_dir)
     units = [
-        UnitStatus(
-            one.unit,
-            one.instance,
-            roster.status(one.instance, pids.get(one.unit, 0)),
-            pids.get(one.unit),
-        )
-        for one in record.units
+        _unit(one, roster, pids.get(one.unit, 0), beats.get(one.instance)) for one in record.units
     ]
-    broker = ProcessStatus(pids.get(BROKER))
-    store = ProcessStatus(pids.get(STORE))
+    broker = ProcessStatus(pids.get(BROKER), record.failing.get(BROKER, ""))
+    store = ProcessStatus(pids.get(STORE), record.failing.get(STORE, ""))
     status = Status(
-        ready=all(one.status == ONLINE for one in units)
+        ready=all(one.status == ONLINE and one.state == OK for one in units)
         and (broker.pid is not None or not record.broker)
-        and (store.pid is not None or not record.store),
+        and (store.pid is not None or not record.store)
+        and not record.failing,
         units=units,
         broker=broker,
         store=store,
@@ -83,6 +92,13 @@ async def ask(record: Record, config: Config) -> tuple[Status, list[DeviceStatus
     )
     devices = [DeviceStatus(*name, said) for name, said in sorted(roster.devices.items())]
     return status, devices
+
+
+def _unit(one: UnitRecord, roster: Roster, pid: int, beat: Heartbeat | None) -> UnitStatus:
+    status = roster.status(one.instance, pid)
+    if beat is None or beat.pid != pid:
+        return UnitStatus(one.unit, one.instance, status, pid or None)
+    return UnitStatus(one.unit, one.instance, status, pid, beat.state, beat.cause)
 
 
 async def _roster(record: Record, config: Config) -> Roster:

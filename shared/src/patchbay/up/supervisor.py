@@ -22,6 +22,7 @@ from msgspec import Struct
 from supervisor.xmlrpc import SupervisorTransport
 
 from patchbay.errors import Unavailable
+from patchbay.parent import PARENT
 from patchbay.up.plan import Plan, Program
 
 STOP_WAIT_S: Final = 8
@@ -128,7 +129,7 @@ def launch(configuration: Path, environ: Mapping[str, str]) -> subprocess.Popen[
     """
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "patchbay.up.daemon", "-n", "-c", str(configuration)],
-        env=dict(environ),
+        env={**environ, PARENT: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -143,17 +144,30 @@ def processes(socket: Path) -> dict[str, Process]:
     }
 
 
+def restart(socket: Path, name: str) -> None:
+    """Stop one process, with SIGKILL if it does not stop, and start it. Raises Unavailable."""
+    group = next(
+        info["group"] for info in _call(socket, "getAllProcessInfo") if info["name"] == name
+    )
+    for method in ("stopProcess", "startProcess"):
+        try:
+            _call(socket, method, f"{group}:{name}")
+        except Unavailable:
+            if method == "startProcess":
+                raise  # of one that did not run, the first is refused
+
+
 def shut_down(socket: Path) -> None:
     """Ask supervisord to stop everything and itself. Raises Unavailable if it does not answer."""
     _call(socket, "shutdown")
 
 
-def _call(socket: Path, method: str) -> Any:
+def _call(socket: Path, method: str, *arguments: str) -> Any:
     transport = SupervisorTransport(None, None, f"unix://{socket}")
     try:
         # The address is only there for form's sake, the transport knows the socket.
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
-            return getattr(server.supervisor, method)()
+            return getattr(server.supervisor, method)(*arguments)
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
         raise Unavailable(f"supervisord does not answer: {error}") from error
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus, Message
-from patchbay.messages import decode, encode, new_id, now, rfc3339
+from patchbay.messages import decode, encode, new_id
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_allocator.edge.link import Link
@@ -176,7 +176,8 @@ class Hand:
             if name == str(number):
                 self._note = msgspec.json.decode(value, type=_Note)
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())  # we had it when we died, and so the connection
+            # We had it when we died, and so the connection.
+            self._note.lost_at = self._edge.outbox.now()
 
     # From the domain
 
@@ -229,7 +230,7 @@ class Hand:
         self._sendable = True
         self._send()
         if self._sendable:
-            note.lost_at = rfc3339(now())
+            note.lost_at = self._edge.outbox.now()
             self._save()
         self.tell()
 
@@ -255,7 +256,7 @@ class Hand:
             return
         self.online = False
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())
+            self._note.lost_at = self._edge.outbox.now()
         self._save()
         self.tell()
 
@@ -281,7 +282,7 @@ class Hand:
                 FINISHED,
                 key=f"{command or new_id()}/answer",
                 subject=self._device,
-                time=rfc3339(now()),
+                time=self._edge.outbox.now(),
                 data=Finished(
                     combinator=self.number,
                     job=answer.id,
@@ -339,7 +340,7 @@ class Hand:
         """We end: the connection goes with us."""
         self.online = False
         if self._note.command and self._note.lost_at is None:
-            self._note.lost_at = rfc3339(now())
+            self._note.lost_at = self._edge.outbox.now()
             self._save()
         self.tell()
         self._leaving = True

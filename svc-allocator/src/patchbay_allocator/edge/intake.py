@@ -8,15 +8,12 @@ is read from anybody.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
 
 from patchbay.bus import Bus
-from patchbay.messages import rfc3339
 from patchbay.net import Limits, Peer, Server
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
@@ -84,7 +81,7 @@ class IntakeEdge:
         self.server: Server | None = None
         self.jobs = 0
         self.bad_input = 0
-        self._ids = JobIds(time.time)
+        self._ids = JobIds(outbox.domain_time.time)
         self._waiting: deque[_Taken] = deque()
         self._turn: list[_Taken] = []
         self._log = structlog.get_logger("intake").bind(instance=bus.client_id)
@@ -96,7 +93,7 @@ class IntakeEdge:
     def take(self, job: Requested) -> None:
         """Take a job in, for good."""
         self.jobs += 1
-        taken = _Taken(self._ids.next(), rfc3339(datetime.now(UTC)), job)
+        taken = _Taken(self._ids.next(), self.outbox.now(), job)
         if self._waiting or not self._add(taken):
             self._waiting.append(taken)
             self._hold_reading()

@@ -70,6 +70,7 @@ async def run(unit: Unit) -> None:
         max_run_s=settings.max_run_seconds,
     ) as bank:
         unit.log.info("all pumps are off", driver=bank.driver)
+        unit.process.holds.append(lambda: bool(bank.on))
         async with Outbox(
             unit.bus,
             SERVICE,

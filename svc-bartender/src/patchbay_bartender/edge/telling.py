@@ -11,7 +11,7 @@ import structlog
 
 from patchbay.bus import Bus
 from patchbay.errors import Unavailable
-from patchbay.messages import encode, now, rfc3339
+from patchbay.messages import encode
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay_bartender.edge.runs import Runs
 from patchbay_bartender.messages import (
@@ -103,7 +103,7 @@ class Telling:
             name,
             key=f"{run_id}/{name}",
             subject=self._device,
-            time=rfc3339(now()),
+            time=self._outbox.now(),
             data=data,
         )
 

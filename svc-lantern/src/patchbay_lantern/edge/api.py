@@ -1,8 +1,10 @@
 """The API edge: people and programs command the lanterns by HTTP.
 
-A call is answered after the domain has answered: then it is persisted, and the edges are being
-told. When the domain does not answer in time it is 503, and the command does not act later: the
-broker throws it away, and the domain refuses what has waited.
+    200             accepted: it is stored, and the edges are being told
+    400, 503, ...   an error: it has not acted, and it never will
+    504             the outcome is unknown; ``GET /requests/<id>`` tells it
+
+The domain acts only while the call is open here and confirms it (`patchbay.bus.requests`).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,43 +21,60 @@ import structlog
 from aiohttp import web
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Rejected, Unavailable
-from patchbay.messages import Failure, decode, encode
+from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
+from patchbay.messages import Failure, decode, encode, new_id
 from patchbay.runtime import Unit
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.edge.hosts import our_hosts
 from patchbay_lantern.edge.http_server import HttpServer
-from patchbay_lantern.messages import ALL, SERVICE, SET, Set, State
+from patchbay_lantern.messages import ALL, OUTCOME, SERVICE, SET, Outcome, Set, State
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
 from patchbay_lantern.wire.errors import WireError
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+NOT_NOW: Final = frozenset({"too_late", "unavailable", "unconfirmed", "cancelled"})
+"""Codes of the domain that say nothing against the call itself: the same one may succeed later."""
+
 METHODS: Final = "GET, HEAD, OPTIONS, POST"
 PREFLIGHT_S: Final = 600
 """How long a browser may remember that it may ask."""
 
+Answered = TypeVar("Answered", bound=msgspec.Struct)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class _Done(msgspec.Struct):
-    """What the domain answers."""
+class _Failed(msgspec.Struct):
+    """An answer of the domain, as far as it says whether there was an error."""
 
-    ok: bool
-    command: str = ""
-    value: str | None = None
-    lanterns: int = 0
     error: Failure | None = None
 
 
-class Refusal(Exception):
-    """A request that is answered with an error."""
+class _Done(msgspec.Struct):
+    """What the domain answers to a command that it has stored."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
+    command: str
+    value: str | None = None
+    lanterns: int = 0
+
+
+class _Outcome(msgspec.Struct):
+    """What the domain answers to who asks for an outcome."""
+
+    outcome: str
+    command: str | None = None
+    value: str | None = None
+
+
+class Refusal(Exception):
+    """A request that is answered with an error. ``id``: of one whose outcome is unknown."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, id: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.id = id
 
 
 async def run(unit: Unit) -> None:
@@ -98,6 +117,7 @@ class Api:
         """The application that aiohttp serves."""
         application = web.Application(client_max_size=http.MAX_BODY, middlewares=[self._around])
         application.router.add_get("/", self._show)
+        application.router.add_get("/requests/{id}", self._tell_outcome)
         application.router.add_post("/", self._call)
         application.router.add_route("OPTIONS", "/", self._preflight)
         return application
@@ -144,28 +164,51 @@ class Api:
     async def _preflight(self, request: web.Request) -> web.Response:
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
 
+    async def _tell_outcome(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        payload = await self._request(OUTCOME, Outcome(id=id[:256]))
+        found = _decoded(payload, _Outcome)
+        return _json(
+            HTTPStatus.OK, http.encode_outcome(id, found.outcome, found.command, found.value)
+        )
+
     async def _ask(self, body: Set) -> _Done:
-        """Have the domain obey. Raises `Refusal`."""
+        """Have the domain store a command. Raises `Refusal`."""
+        id = new_id()
+        try:
+            return _decoded(await self._request(SET, body, id=id), _Done)
+        except (OutcomeUnknown, msgspec.DecodeError) as error:
+            self._log.warning("outcome unknown", request=id, why=str(error))
+            why = f"it may have been accepted, or not: GET /requests/{id} tells"
+            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "outcome_unknown", why, id) from error
+
+    async def _request(self, name: str, body: Set | Outcome, id: str = "") -> bytes:
+        """Ask the domain. With an ``id``: a command, and OutcomeUnknown may be raised. Raises
+        `Refusal`."""
         within_s = self.settings.answer_s
         try:
             payload = await self._bus.request(
-                self._bus.topics.command(SERVICE, ALL, SET),
+                self._bus.topics.command(SERVICE, ALL, name),
                 encode(body),
                 timeout_s=within_s,
                 expiry_s=math.ceil(within_s),
+                actuates=bool(id),
+                id=id,
             )
         except (TimeoutError, Unavailable) as error:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "unavailable",
-                f"the lantern domain has not answered within {within_s:g} s",
-            ) from error
-        done = msgspec.json.decode(payload, type=_Done)
-        if done.ok:
-            return done
-        failure = done.error or Failure("refused", "without a reason")
-        late = failure.code == "too_late"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if late else HTTPStatus.BAD_REQUEST
+            why = f"the lantern domain has not answered within {within_s:g} s"
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", why) from error
+        except Rejected as error:  # the broker does not let us publish it
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            raise Refusal(status, error.code, error.message) from error
+        failure = _decoded(payload, _Failed).error
+        if failure is None:
+            return payload
+        status = HTTPStatus.BAD_REQUEST
+        if failure.code in NOT_NOW:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        elif failure.code == "internal_error":
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
         raise Refusal(status, failure.code, failure.message)
 
     def _stated(self, message: Message) -> None:
@@ -187,7 +230,7 @@ class Api:
                 raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "unknown_host", why)
             response = await handler(request)
         except Refusal as refusal:
-            response = self.refuse(refusal.status, refusal.code, str(refusal))
+            response = self.refuse(refusal.status, refusal.code, str(refusal), refusal.id)
             if refusal.status is HTTPStatus.REQUEST_TIMEOUT:
                 response.force_close()  # what still comes is no request
         except web.HTTPRequestEntityTooLarge:
@@ -198,7 +241,8 @@ class Api:
             response = self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", why)
             response.headers["Allow"] = METHODS
         except web.HTTPNotFound:
-            response = self.refuse(HTTPStatus.NOT_FOUND, "not_found", "there is only /")
+            why = "there are / and /requests/<id>"
+            response = self.refuse(HTTPStatus.NOT_FOUND, "not_found", why)
         except web.HTTPException as error:
             response = self.refuse(HTTPStatus(error.status), "bad_request", error.reason)
         except Exception as error:  # the outermost frame of a request
@@ -209,10 +253,10 @@ class Api:
             self._allow(request, response)
         return response
 
-    def refuse(self, status: HTTPStatus, code: str, message: str) -> web.Response:
+    def refuse(self, status: HTTPStatus, code: str, message: str, id: str = "") -> web.Response:
         """An error as its answer."""
         self.refused += 1
-        return _json(status, http.encode_error(code, message))
+        return _json(status, http.encode_error(code, message, id))
 
     def _allow(self, request: web.Request, response: web.StreamResponse) -> None:
         """Say, as CORS wants it, that the page which asks may read this."""
@@ -241,6 +285,11 @@ class Api:
             return page.hostname == ours.hostname and port == self._page_port
         except ValueError:
             return False
+
+
+def _decoded(payload: bytes, kind: type[Answered]) -> Answered:
+    """An answer of the domain. Raises msgspec.DecodeError."""
+    return decode(msgspec.json.Decoder(kind), payload)
 
 
 def _json(status: HTTPStatus, body: bytes) -> web.Response:

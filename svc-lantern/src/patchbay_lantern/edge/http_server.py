@@ -38,7 +38,7 @@ class Answering(Protocol):
     def application(self) -> web.Application:
         """The application that aiohttp serves."""
 
-    def refuse(self, status: HTTPStatus, code: str, message: str) -> web.Response:
+    def refuse(self, status: HTTPStatus, code: str, message: str, id: str = "") -> web.Response:
         """An error as its answer."""
 
 

@@ -5,7 +5,8 @@
 const config = JSON.parse(document.getElementById("config").textContent);
 const api = config.api || `${location.protocol}//${location.hostname}:${config.apiPort}`;
 const RETRY_MS = 1000;
-const ANSWER_MS = 5000; // the API itself says 503 before that
+const ASKS = 30; // times that the page asks for an unknown outcome
+const ANSWER_MS = 5000; // the API itself says 503 or 504 before that
 
 const body = document.body;
 const byId = (id) => document.getElementById(id);
@@ -92,6 +93,26 @@ function listen() {
 const shown = (kind, value) => (kind.form === "color" ? `#${value}` : value);
 const meant = (kind, value) => (kind.form === "color" ? value.replace("#", "") : value);
 
+const problem = (words) => (byId("problem").textContent = words);
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function outcome(kind, id) {
+  // Accepted, or not, or not known yet: ask until the service can tell.
+  problem(`${kind.label}: the outcome is unknown. Asking…`);
+  for (let tries = 0; tries < ASKS; tries += 1) {
+    await pause(RETRY_MS);
+    try {
+      const response = await fetch(`${api}/requests/${id}`, { signal: AbortSignal.timeout(ANSWER_MS) });
+      const answer = await response.json();
+      if (answer.outcome === "accepted") return problem("");
+      if (answer.outcome) return problem(`${kind.label}: not accepted. Nothing was done.`);
+    } catch {
+      // it is away: try again
+    }
+  }
+  return problem(`${kind.label}: the outcome is unknown (request ${id}).`);
+}
+
 async function call(kind) {
   const input = inputs.get(kind.name);
   const button = buttons.get(kind.name);
@@ -103,10 +124,12 @@ async function call(kind) {
       body: JSON.stringify({ method: "message", params }),
       signal: AbortSignal.timeout(ANSWER_MS),
     });
-    const answer = await response.json();
-    byId("problem").textContent = answer.error ? `${kind.label}: ${answer.error.message}` : "";
+    const { error } = await response.json();
+    if (!error) problem("");
+    else if (error.id) await outcome(kind, error.id);
+    else problem(`${kind.label}: ${error.message}`);
   } catch {
-    byId("problem").textContent = `${kind.label}: the API at ${api} does not answer.`;
+    problem(`${kind.label}: the API at ${api} does not answer. The outcome is unknown: look at the lantern.`);
   } finally {
     button.removeAttribute("aria-busy");
   }

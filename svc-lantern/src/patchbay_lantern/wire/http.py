@@ -2,7 +2,11 @@
 
     POST /    {"method": "message", "params": {"command": "COLOR", "value": "ff0000"}}
     200       {"result": "ok", "command": "COLOR", "value": "ff0000", "lanterns": 3}
-    400, ...  {"error": {"code": "bad_value", "message": "..."}}
+    400, ...  {"error": {"code": "bad_value", "message": "..."}}      it never acts
+    504       {"error": {"code": "outcome_unknown", "message": "...", "id": "41b0..."}}
+
+    GET /requests/41b0...
+    200       {"id": "41b0...", "outcome": "accepted", "command": "COLOR", "value": "ff0000"}
 
 Source: the seed's curl line. It sends the body as a form, so the content type says nothing. Keys
 that are not named here are ignored. Which commands there are is not the wire's to say.
@@ -63,6 +67,15 @@ def encode_done(command: str, value: str | None, lanterns: int) -> bytes:
     return msgspec.json.encode(done) + b"\n"
 
 
-def encode_error(code: str, message: str) -> bytes:
-    """The answer to a call that was not."""
-    return msgspec.json.encode({"error": {"code": code, "message": message}}) + b"\n"
+def encode_error(code: str, message: str, id: str = "") -> bytes:
+    """The answer to a call that was not. ``id``: of a request whose outcome is unknown."""
+    error = {"code": code, "message": message, **({"id": id} if id else {})}
+    return msgspec.json.encode({"error": error}) + b"\n"
+
+
+def encode_outcome(id: str, outcome: str, command: str | None, value: str | None) -> bytes:
+    """The answer to who asks what became of a request."""
+    shown: dict[str, Any] = {"id": id, "outcome": outcome}
+    if command is not None:
+        shown |= {"command": command, "value": value}
+    return msgspec.json.encode(shown) + b"\n"

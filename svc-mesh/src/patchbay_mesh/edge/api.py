@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from patchbay.bus import Bus
-from patchbay.errors import Unavailable
+from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
 from patchbay.messages import encode, event_type, new_event, new_id
 from patchbay.net import Limits, Peer, Server
 from patchbay.runtime import Unit
@@ -39,6 +39,10 @@ from patchbay_mesh.wire.uart import MAX_MESSAGE, Frame
 
 ANSWER_GRACE_S: Final = 1.0
 """A peer that has said all waits this much longer than a command may take."""
+
+
+NOT_NOW: Final = frozenset({"serial_not_ready", "too_late", "unconfirmed", "cancelled"})
+"""Codes of the edge that say nothing against the command itself."""
 
 
 async def run(unit: Unit) -> None:
@@ -128,8 +132,9 @@ class Api:
 
     # What takes a while
 
-    async def perform(self, asked: wire.Asked) -> bytes:
-        """Do what is asked, and the answer to it."""
+    async def perform(self, asked: wire.Asked) -> bytes | None:
+        """Carry a request out. Returns the answer; None when its outcome is unknown, for which
+        the wire has no word."""
         match asked:
             case wire.Raw(content):
                 return await self._to_root("raw", Raw(content.hex()))
@@ -149,25 +154,31 @@ class Api:
                 return await self._to_root("send", Send(name.decode()))
         return wire.refused(wire.UNKNOWN_COMMAND)
 
-    async def _to_root(self, name: str, body: msgspec.Struct) -> bytes:
-        """Ask the edge at the serial port; what it has not confirmed in time expires on its way."""
+    async def _to_root(self, name: str, body: msgspec.Struct) -> bytes | None:
+        """Ask the edge at the serial port. After a refusal nothing is ever written there."""
         timeout_s = self.settings.command_timeout_s
         if not self._bus.connected:
             return wire.refused(wire.SERIAL_NOT_READY)
         topic = self._bus.topics.command(SERVICE, ROOT, name)
         try:
             payload = await self._bus.request(
-                topic, encode(body), timeout_s=timeout_s, expiry_s=math.ceil(timeout_s)
+                topic,
+                encode(body),
+                timeout_s=timeout_s,
+                expiry_s=math.ceil(timeout_s),
+                actuates=True,
             )
             outcome: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
-        except (Unavailable, TimeoutError, msgspec.DecodeError) as error:
+        except (Unavailable, TimeoutError, Rejected) as error:
             self._log.warning("command not sent", command=name, why=str(error))
             return wire.refused(wire.SERIAL_NOT_READY)
+        except (OutcomeUnknown, msgspec.DecodeError) as error:
+            self._log.warning("outcome unknown", command=name, why=str(error))
+            return None
         if outcome.get("ok") is True:
             return wire.accepted()
         code = (outcome.get("error") or {}).get("code")
-        known = code in ("serial_not_ready", "too_late")
-        return wire.refused(wire.SERIAL_NOT_READY if known else wire.BAD_REQUEST)
+        return wire.refused(wire.SERIAL_NOT_READY if code in NOT_NOW else wire.BAD_REQUEST)
 
     def _log_line(self, text: str) -> bytes:
         event = new_event(

@@ -3,7 +3,8 @@
     tty, pseudo-terminal, socket://   the loop reads and writes its descriptor
     anything else (rfc2217://, ...)   a thread reads; writes go to another
 
-What was queued for the root is either written or refused: `Line.send` says which.
+What was queued for the root is written, or refused and never written, or cut off while it was
+being written: `Line.send` says which.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 import termios
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import serial
@@ -51,7 +55,11 @@ class Owner(Protocol):
 
 
 class NotReady(Unavailable):
-    """The port is not open, was lost, or takes nothing."""
+    """The port is not open, was lost, or takes nothing: not a byte was written, nor will be."""
+
+
+class CutOff(Unavailable):
+    """The port was lost while it was being written: the root may have it, or a part of it."""
 
 
 class _Port(Protocol):
@@ -65,6 +73,20 @@ class _Port(Protocol):
 
     def close(self) -> None:
         """Let it go. Harmless when said twice."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What waits to be written. ``before``: monotonic time after which it is not begun."""
+
+    data: bytes
+    before: float
+    written: asyncio.Future[None]
+    begun: bool = False
+
+    def refuse(self, why: str) -> None:
+        if not self.written.done():
+            self.written.set_exception(CutOff(why) if self.begun else NotReady(why))
 
 
 class Line:
@@ -102,7 +124,7 @@ class Line:
         self._port: _Port | None = None
         self._lost = asyncio.Event()
         self._why = ""
-        self._queue: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._log = structlog.get_logger("line").bind(port=url)
 
     @property
@@ -134,28 +156,37 @@ class Line:
         finally:
             self.lose("the unit stops")
 
-    async def send(self, data: bytes) -> None:
-        """Write to the root; returns when the port has taken it all. Raises NotReady.
+    async def send(self, data: bytes, start_within_s: float = math.inf) -> None:
+        """Write to the root; returns when the port has taken it all.
 
-        What was begun and not ended when it is refused may have reached the root in part.
+        Raises NotReady when not a byte was written, also if the port has not begun to take it
+        within ``start_within_s``, by the clock at that moment. Raises CutOff when some may have
+        been written.
         """
         if self._port is None:
             raise NotReady(f"{self.url} is not open")
         if len(self._queue) >= self._write_queue:
             raise NotReady(f"{len(self._queue)} commands wait for {self.url}")
-        written: asyncio.Future[None] = self._loop.create_future()
-        self._queue.append((data, written))
+        one = _Waiting(data, time.monotonic() + start_within_s, self._loop.create_future())
+        self._queue.append(one)
         if len(self._queue) == 1:
             self._writable()
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await written
+                await asyncio.shield(one.written)
         except TimeoutError:
-            if self._queue and self._queue[0][1] is written:
-                # A part of it may be out, and nothing can follow that: begin anew.
+            if one.written.done():
+                return one.written.result()
+            if self._queue and self._queue[0] is one and one.begun:
+                # A part of it may be out, and nothing can follow that: open the port anew.
                 self.lose("it takes nothing")
-            self._queue = deque(one for one in self._queue if one[1] is not written)
+                return one.written.result()
+            self._queue = deque(other for other in self._queue if other is not one)
             raise NotReady(f"{self.url} takes nothing") from None
+        except asyncio.CancelledError:
+            if not one.begun:
+                self._queue = deque(other for other in self._queue if other is not one)
+            raise
 
     def lose(self, why: str) -> None:
         """The port is gone, or is given up: refuse what waits."""
@@ -166,9 +197,8 @@ class Line:
         self._why = why
         self.losses += 1
         queue, self._queue = self._queue, deque()
-        for _, written in queue:
-            if not written.done():
-                written.set_exception(NotReady(f"{self.url} was lost: {why}"))
+        for one in queue:
+            one.refuse(f"{self.url} was lost: {why}")
         self._owner.closed(why)
         self._lost.set()
 
@@ -233,21 +263,26 @@ class Line:
     def _writable(self) -> None:
         """Write what waits, as much as the port takes."""
         while self._queue and self._port is not None:
-            data, written = self._queue[0]
+            one = self._queue[0]
+            if not one.begun and time.monotonic() >= one.before:
+                self._queue.popleft()
+                one.refuse("its time was over before it could be written")
+                continue
             try:
-                taken = self._port.write(data)
+                taken = self._port.write(one.data)
+                one.begun = True
             except BlockingIOError:
                 taken = 0
             except (OSError, serial.SerialException) as error:
                 self.lose(str(error))
                 return
-            if taken < len(data):
-                self._queue[0] = (data[taken:], written)
+            if taken < len(one.data):
+                one.data = one.data[taken:]
                 self._port.wait_writable()
                 return
             self._queue.popleft()
-            if not written.done():
-                written.set_result(None)
+            if not one.written.done():
+                one.written.set_result(None)
 
 
 class _LoopPort:

@@ -102,6 +102,9 @@ class ApiSession:
             answer = self._api.answer(request.asked)
             if answer is None:
                 answer = await self._api.perform(request.asked)
+                if answer is None:  # neither yes nor no, and what follows waits for no answer
+                    self._peer.close()
+                    return
             self._waiting.popleft()
             self._answer(request, answer)
         self._task = None

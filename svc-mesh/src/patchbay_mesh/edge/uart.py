@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final
 
 import structlog
@@ -15,11 +16,12 @@ import structlog
 from patchbay.bus import Bus, Commands, Request
 from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
+from patchbay.errors import OutcomeUnknown
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import encode, now, rfc3339
+from patchbay.messages import encode
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
-from patchbay_mesh.edge.line import Line, NotReady
+from patchbay_mesh.edge.line import CutOff, Line, NotReady
 from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
@@ -129,10 +131,13 @@ class UartEdge:
             bus,
             SERVICE,
             {
-                "send": BusCommand(Send, self._send, moves=True, expires_s=expires_s),
-                "raw": BusCommand(Raw, self._raw, moves=True, expires_s=expires_s),
+                "send": BusCommand(
+                    Send, self._send, moves=True, confirms=True, expires_s=expires_s
+                ),
+                "raw": BusCommand(Raw, self._raw, moves=True, confirms=True, expires_s=expires_s),
             },
             device=ROOT,
+            cancels=True,
         )
 
     def open(self, url: str) -> Line:
@@ -185,7 +190,7 @@ class UartEdge:
         frames = self._decoder.feed(data)
         if not frames:
             return
-        time = rfc3339(now())
+        time = self._outbox.now()
         self.frames += len(frames)
         for frame in frames:
             try:
@@ -218,23 +223,32 @@ class UartEdge:
 
     async def _send(self, request: Request, body: Send) -> dict[str, Any]:
         """A command in our own words. Refused: bad_command, bad_hex, serial_not_ready."""
-        return await self._write(
-            encode_command(_command(body), self._settings.tx_framing, self._settings.escape_xor)
-        )
+        settings = self._settings
+        data = encode_command(_command(body), settings.tx_framing, settings.escape_xor)
+        return await self._write(request, data)
 
     async def _raw(self, request: Request, body: Raw) -> dict[str, Any]:
         """Bytes as they stand. Refused: bad_hex, serial_not_ready."""
         settings = self._settings
         raw = encode_raw(from_hex(body.hex), settings.tx_framing, settings.escape_xor)
-        return await self._write(raw)
+        return await self._write(request, raw)
 
-    async def _write(self, data: bytes) -> dict[str, Any]:
+    async def _write(self, request: Request, data: bytes) -> dict[str, Any]:
+        """Write, once whoever sent the request has confirmed it: within ``start_deadline_s`` of our
+        own question, by our own clock, or not at all."""
         if self.line is None:
             raise Rejected("serial_not_ready", "no serial port is named")
+        if not self.line.ready:
+            raise Rejected("serial_not_ready", f"{self.line.url} is not open")
+        within_s = self._settings.start_deadline_s
+        asked_at = time.monotonic()
+        await request.confirm(within_s)
         try:
-            await self.line.send(data)
+            await self.line.send(data, asked_at + within_s - time.monotonic())
         except NotReady as error:
             raise Rejected("serial_not_ready", str(error)) from error
+        except CutOff as error:
+            raise OutcomeUnknown(request.envelope_id, str(error)) from error
         return {"bytes": len(data)}
 
     # Silence
