@@ -321,6 +321,10 @@ class GuiSession:
             self._edge.log.warning("outcome unknown", request=request, why=unknown.why)
         except Rejected as error:
             order.fail(error.code, error.message)
+            if (
+                error.code == "stopped"
+            ):  # before it began: nothing else tells this GUI that it is over
+                self.send(wire.Status(self._edge.countdown.remaining))
         except (Unavailable, TooLarge) as error:
             order.fail("unavailable", str(error))
         finally:
