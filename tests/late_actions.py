@@ -232,7 +232,10 @@ class Commanded:
         async def again_and_again(kind: str) -> None:
             while not stop.is_set():
                 mark = f"{next(self._marks):06x}"
-                told, mark = await kinds[kind](mark)
+                try:
+                    told, mark = await kinds[kind](mark)
+                except (OSError, aiohttp.ClientError):
+                    told = "unknown"  # cut off: neither yes nor no
                 self.told[mark], self.kinds[mark] = told, kind
                 await asyncio.sleep(BETWEEN_S)
 

@@ -54,7 +54,7 @@ EDGES = {
 """The edges that have an outbox, and the services that they are of."""
 
 RISES = frozenset({"v", "rev"})
-"""Versions and revisions: higher is right, too."""
+"""Versions and revisions: how often a document is saved depends on how events come together."""
 
 PORTS = {
     "LOCKER__PORT": "locker",
@@ -189,7 +189,7 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
     """What ``found`` lacks or has otherwise. More fields are right; times only have to be there."""
     if isinstance(expected, dict) and isinstance(found, dict):
         missing = [f"{path}.{key} is missing" for key in expected if key not in found]
-        both = [key for key in expected if key in found and not _rises(key, expected, found)]
+        both = [key for key in expected if key in found and key not in RISES]
         return missing + [
             one for key in both for one in differences(expected[key], found[key], f"{path}.{key}")
         ]
@@ -199,10 +199,6 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
     if _plain(expected) == _plain(found):
         return []
     return [f"{path}: {expected!r} expected, found {found!r}"]
-
-
-def _rises(key: str, expected: dict[str, Any], found: dict[str, Any]) -> bool:
-    return key in RISES and found[key] >= expected[key]
 
 
 def _plain(value: Any) -> Any:
@@ -229,6 +225,7 @@ async def test_upgrade_from_0_1_0(system: System, old: OldState) -> None:
     found = system.documents()
     wanted = old.documents("expected")
     assert [one for name in wanted for one in differences(wanted[name], found[name], name)] == []
+    versions_go_on(old.documents("documents"), found)
     retained = await system.retained()
     assert differences(old.retained("expected"), retained) == []
     accesses_are_published(system)
@@ -240,6 +237,17 @@ async def test_upgrade_from_0_1_0(system: System, old: OldState) -> None:
     await system.settled()
     letters = len(old.documents("expected")["dead"])
     assert len(system.documents()["dead"]) == letters
+
+
+def versions_go_on(
+    before: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str, Any]]]
+) -> None:
+    """No document has a lower version or revision than 0.1.0 gave it."""
+    for name, documents in before.items():
+        now = {one["_id"]: one for one in found[name]}
+        for one in documents:
+            for key in RISES & one.keys():
+                assert now[one["_id"]][key] >= one[key], (name, one["_id"], key)
 
 
 def accesses_are_published(system: System) -> None:

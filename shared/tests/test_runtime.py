@@ -409,3 +409,11 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+async def test_a_state_directory_that_cannot_be_made_is_one_clear_line(start_alone: Start) -> None:
+    unit = start_alone("odd.well", PATCHBAY_RUNTIME__STATE_DIR="/proc/nowhere")
+    assert await unit.exit_code() == 1
+    (line,) = [line for line in unit.lines() if line["level"] == "error"]
+    assert line["event"].startswith("[runtime] state_dir: /proc/nowhere")
+    assert "exception" not in line

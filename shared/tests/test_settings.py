@@ -184,3 +184,31 @@ def test_a_root_topic_that_would_break_the_grammar_is_refused(root: str) -> None
 )
 def test_keys_that_contradict_each_other_are_named(text: str, said: str) -> None:
     assert complaint(text).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " 127.0.0.1 ", "mqtt://10.0.0.1", "10.0.0.1:1883", "[::1]", "a host", "x/y"],
+)
+def test_a_broker_host_that_is_none_is_one_line_that_names_the_setting(host: str) -> None:
+    said = complaint(PATCHBAY_BROKER__HOST=host)
+    assert "PATCHBAY_BROKER__HOST" in said or "[broker]" in said
+    assert "host must be a name or an address" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%eth0", "my-host.local", "a_b"])
+def test_a_broker_host_may_be_a_name_or_an_address(host: str) -> None:
+    assert read(PATCHBAY_BROKER__HOST=host).broker.host == host
+
+
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read() -> None:
+    Path("patchbay.toml").write_bytes(b"\xef\xbb\xbf[broker]\nport = 1884\n")
+    assert Config.read(None, {}, SERVICES).broker.port == 1884
+
+
+def test_a_store_uri_of_another_kind_is_one_line_that_names_the_setting() -> None:
+    for uri in ("http://x", "127.0.0.1:27017", "mongodb:"):
+        said = complaint(PATCHBAY_STORE__URI=uri)
+        assert "uri must begin with mongodb://" in said
+        assert "\n" not in said

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from patchbay.errors import DocumentRejected, QueryRejected, Unavailable
+from patchbay.errors import DocumentRejected, QueryRejected, SettingsError, Unavailable
 from patchbay.settings import StoreSettings
 from patchbay.store import INSERT_BATCH, Store, reaching
 from patchbay.testing import PATIENCE_S, Part, store_part
@@ -326,3 +326,19 @@ async def test_a_timeout_around_the_store_is_a_timeout(store: Store) -> None:
     with pytest.raises(TimeoutError):
         await impatient()
     await store.ping()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://",
+        "mongodb://user:p@ss:w/rd@127.0.0.1/",
+        "mongodb://127.0.0.1:99999/",
+        "mongodb://127.0.0.1/?tls=true&tlsCAFile=/nope.pem",
+        "mongodb://[::1/",
+    ],
+)
+async def test_a_uri_that_is_invalid_is_one_line_that_names_the_setting(uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^\[store\] uri: [^\n]+$") as caught:
+        Store(StoreSettings(), uri)
+    assert "p@ss" not in str(caught.value)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.errors import Unavailable
+from patchbay.errors import SettingsError, Unavailable
 from patchbay.up.record import Claim, Record, UnitRecord, running
 
 RECORD = Record(
@@ -52,3 +52,8 @@ def test_nothing_runs_where_nothing_is_and_nothing_is_made_there(tmp_path: Path)
     assert running(tmp_path / "nowhere") is None
     assert running(tmp_path) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_made_is_one_line_that_names_the_setting() -> None:
+    with pytest.raises(SettingsError, match=r"^\[runtime\] state_dir: /proc/nowhere"):
+        Claim(Path("/proc/nowhere")).__enter__()

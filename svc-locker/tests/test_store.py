@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from patchbay.chaos.store_link import Refusal, StoreLink, containing
 from patchbay.messages import DeadLetter, now, parse_time, rfc3339
 from patchbay.store import Document, Store
-from patchbay_locker.board import Access, SaveRental
+from patchbay_locker.board import Access, Rental, SaveRental
 from patchbay_locker.numbering import key
 from patchbay_locker.store import ACCESSES, BOARDS, DEAD, RENTALS, LockerStore, access, public
 from tests.locker_domain import BOOT, keep, known_board, record, rental
@@ -221,3 +222,25 @@ def test_what_an_answer_shows_has_no_database_id_and_times_as_text() -> None:
     documents: list[Document] = [{"_id": "1", "code": "1492", "at": moment, "cell": 2}]
     assert public(documents, "code") == [{"at": "2026-05-01T12:00:00.000Z", "cell": 2}]
     assert public(documents) == [{"code": "1492", "at": "2026-05-01T12:00:00.000Z", "cell": 2}]
+
+
+async def test_a_record_that_the_store_never_takes_is_set_aside_and_holds_up_no_other(
+    linked_store: Store, store_link: StoreLink
+) -> None:
+    store_link.refuse_writes(
+        Refusal(code=121, how="documents", only=containing("odd"), collections={RENTALS})
+    )
+    kept = LockerStore(linked_store, 3600)
+    await kept.prepare(now())
+    odd, even = (
+        Rental(id=f"r-{one}", cell=1, code="1234", holder=one, created_at=now(), expires_at=now())
+        for one in ("odd", "even")
+    )
+    kept.record(SaveRental(odd, "1953", "active"))
+    kept.record(SaveRental(even, "1953", "active"))
+    await kept.save_records()
+    await kept.save_records()
+    assert [one["holder"] for one in await linked_store.find(RENTALS, {})] == ["even"]
+    [letter] = await linked_store.find("dead", {})
+    assert letter["_id"] == f"{RENTALS}:r-odd"
+    assert b"odd" in letter["original"]

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
 from patchbay.bus import Message, Request
@@ -173,27 +174,34 @@ async def test_the_history_has_the_newest_first_from_memory_and_from_the_store(
     await all_of_it()
 
 
-async def test_the_history_has_what_an_edge_says_whose_clock_is_ahead(house: House) -> None:
+async def test_the_history_has_what_an_edge_says_whose_clock_is_ahead_by_our_own_time(
+    house: House,
+) -> None:
     await house.start()
-    ahead = [rfc3339(now() + timedelta(hours=hours)) for hours in (1, 2)]
-    for number, time in enumerate(ahead):
-        data = {"node": 5, "values": [{"type": "CNT", "data": "AA=="}]}
-        event = new_event(
-            id=f"x{number}", source="", type="patchbay.mesh.data", time=time, data=data
+    began = rfc3339(now())
+    for hours in (1, 2):
+        await house.watcher.publish(
+            "patchbay/mesh/node-5/event/data",
+            new_event(
+                id=f"x{hours}",
+                source="",
+                type="patchbay.mesh.data",
+                time=rfc3339(now() + timedelta(hours=hours)),
+                data={"node": 5, "values": [{"type": "CNT", "data": "AA=="}]},
+            ),
         )
-        await house.watcher.publish("patchbay/mesh/node-5/event/data", event)
-    await house.documents("readings", 2)
+        await house.documents("readings", hours)
+    stored = [rfc3339(one["at"]) for one in await house.documents("readings", 2)]
+    assert began <= stored[0] <= stored[1] <= rfc3339(now())
 
     async def times(**more: Any) -> list[str]:
         answer = await house.ask("nodes", "history", node=5, type="CNT", **more)
         return [one["time"] for one in answer["values"]]
 
     for _ in range(2):  # from memory, and from the store
-        assert await times() == ahead[::-1]
-        assert await times(limit=1) == ahead[1:]
-        assert await times(**{"from": ahead[1]}) == ahead[1:]
-        assert await times(to=ahead[0]) == ahead[:1]
-        assert await times(to=rfc3339(now())) == []
+        assert await times() == stored[::-1]
+        assert await times(limit=1) == stored[1:]
+        assert await times(to=began) == []
         house.domain.recent.clear()
 
 
@@ -393,3 +401,43 @@ async def test_a_frame_without_values_is_a_word(house: House) -> None:
     await house.root.send(encode(Frame(5, b"[D]", b"\x00")))
     await until(lambda: house.statuses.get("node-5") == "online")
     assert house.states["node-5"]["values"] == {}
+
+
+def forged(data: bytes, **fields: Any) -> bytes:
+    """An event of node 5 in MessagePack whose data are these bytes, as they stand."""
+    envelope: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": "forged",
+        "source": "nobody",
+        "type": "patchbay.mesh.data",
+        "subject": "node-5",
+        "time": "2026-11-20T14:04:49.566Z",
+        **fields,
+    }
+    packed = msgpack.packb(envelope)
+    return bytes([packed[0] + 1]) + packed[1:] + msgpack.packb("data") + data
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        forged(b"\x82\xa4node\x05\xa6val\xff\xff\xff\x90"),  # text that is not UTF-8
+        forged(msgpack.packb(msgpack.ExtType(5, b"abc"))),
+        forged(msgpack.packb({"node": 5, "values": []}), epoch="\x01" * 100_000, sequence=9),
+        forged(msgpack.packb({"node": 2**63, "values": []})),
+        forged(msgpack.packb({"node": 5, "values": [{"type": "GPS", "data": b"x" * 256}]})),
+        forged(msgpack.packb({"node": 5, "values": [{"type": "GPS", "data": b"x"}] * 256})),
+        forged(b"\x93" * 60_000),
+    ],
+)
+async def test_an_event_that_makes_no_sense_stops_nobody(house: House, payload: bytes) -> None:
+    await house.start()
+    await house.start_monitor()
+    await house.watcher.publish(
+        "patchbay/mesh/node-5/event/data", payload, content_type="application/cloudevents+msgpack"
+    )
+    await house.report(5)
+    await until(lambda: house.latest("node-5", "GPS") == GPS.hex())
+    assert await house.call(b"[GET]GPS\x00\x05") == b"SGPS\x06\x01\x00\x05" + GPS
+    assert await house.refusal("nodes", "list", skip=2**70) == "bad_request"
+    assert await house.refusal("node-5", "update", type="GPS", hex="0" * 200_000) != ""

@@ -15,6 +15,7 @@ import pytest
 import serial
 import serial.rfc2217
 
+from patchbay.progress import Progress
 from patchbay.testing import PATIENCE_S, until, vanish
 from patchbay_mesh.edge.line import Line
 from patchbay_mesh.wire.content import Value
@@ -204,19 +205,24 @@ async def test_a_root_that_vanishes_without_closing_its_connection_is_found(hous
         again.close()
 
 
-async def test_a_silent_root_is_reported_until_it_is_heard_again(house: House) -> None:
+async def test_a_silent_root_is_reported_until_it_is_heard_again(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
     house.replace(root_silence_s=0.2)
     await house.start()
+    progress = Progress()
+    progress.watch("root", lambda: house.uart.silent, lambda: "root")
     watching = asyncio.create_task(house.uart.watch_silence())
-    await until(lambda: house.states.get("root", {}).get("silent") is True)
-    assert house.states["root"] == {"port": str(house.root.link), "open": True, "silent": True}
+    await until(lambda: house.uart.silent)
+    assert "root silent" in capsys.readouterr().out
+    assert str(progress.look(0.0)) == "waiting: root"
     reports = asyncio.create_task(_report_often(house))
-    await until(lambda: house.states["root"]["silent"] is False)
+    await until(lambda: not house.uart.silent)
+    assert str(progress.look(0.0)) == "ok"
     reports.cancel()
-    await until(lambda: house.states["root"]["silent"] is True)
+    await until(lambda: house.uart.silent)
     house.root.unplug()
-    await until(lambda: house.states["root"] == {**house.states["root"], "open": False})
-    await until(lambda: house.states["root"]["silent"] is False)  # what is closed is not silent
+    await until(lambda: not house.uart.silent)  # a port that is closed is not silent
     watching.cancel()
 
 

@@ -18,7 +18,7 @@ def read_secret(path: str, user: str, key: str) -> str:
     """
     path = path.replace(USER, user)
     try:
-        password = Path(path).read_text(encoding="utf-8").strip()
+        password = Path(path).read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise SettingsError(f"{key}: {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

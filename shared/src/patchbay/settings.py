@@ -10,6 +10,7 @@ All of them are read once, at start, and checked whole: a wrong or unknown key i
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,9 @@ NOT_SETTINGS: Final = frozenset(
     }
 )
 """Variables with our prefix that are no settings: the launcher's, and compose.yaml's."""
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|(?=.*:.*:)[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
+"""A host's name, or an IPv4 or IPv6 address, with its zone if it has one."""
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _HIGHEST_PORT: Final = 65_535
@@ -189,6 +193,11 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The address that the broker we start listens on: it asks for no password."""
 
     def __post_init__(self) -> None:
+        if not self.host or not _HOST.fullmatch(self.host):
+            raise ValueError(
+                f"host must be a name or an address, without a scheme, a port or brackets,"
+                f" got {self.host!r}"
+            )
         if self.password is not None and self.password_file is not None:
             raise ValueError("password and password_file: give one of them")
         if self.key_file is not None and self.cert_file is None:
@@ -238,6 +247,8 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """And not before it has failed for so long: a store that is repaired or makes room takes it."""
 
     def __post_init__(self) -> None:
+        if self.uri is not None and not self.uri.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("uri must begin with mongodb:// or mongodb+srv://")
         if (self.username is None) != (self.password_file is None):
             raise ValueError("username and password_file: give both or none")
 
@@ -335,7 +346,7 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict
         if not path.exists():
             return "", {}
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors add a BOM
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

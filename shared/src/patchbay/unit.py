@@ -196,7 +196,7 @@ class Unit:
         """Run the role to its end. True if it ended because it was told to, and well."""
         async with self.tasks:
             try:
-                self.state_dir.mkdir(parents=True, exist_ok=True)
+                self._make_state_dir()
                 self.clock.start()
                 self.spawn(self.clock.watch(), "clock")
                 restarts = Restarts(self.state_dir / "restarts")
@@ -224,6 +224,14 @@ class Unit:
         self.stop.set()
 
     # Details
+
+    def _make_state_dir(self) -> None:
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"[runtime] state_dir: {self.state_dir}: {error.strerror or error}"
+            ) from error
 
     async def _run_role(self) -> None:
         run = resolve(self.service.function(self.role))

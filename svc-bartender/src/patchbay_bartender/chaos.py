@@ -55,19 +55,18 @@ class Guests(Load):
     async def run(self) -> None:
         while not self.quiet.is_set():
             try:
+                # A connection for each: an error names no order, and one may come after the next.
                 async with Gui(self._port, patience_s=ANSWER_S) as gui:
-                    while not self.quiet.is_set():
-                        await self._order(gui)
-                        await self.pause(INTERVAL_S)
+                    await self._order(gui)
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage):
-                await self.pause(INTERVAL_S)
+                pass
+            await self.pause(INTERVAL_S)
         await asyncio.Event().wait()
 
     async def _order(self, gui: Gui) -> None:
         number = len(self._orders) + 1
         order = Order(number % PUMPS, round(CUP_L + number * STEP_L, 6), time.monotonic())
         self._orders.append(order)
-        gui.forget()  # the end of another run
         await gui.say(Blend(order.cup_l, {str(order.pump): 1.0}))
         answer = await gui.hear(Status | Error)  # type: ignore[arg-type]  # a union is a kind too
         order.answered_at = time.monotonic()

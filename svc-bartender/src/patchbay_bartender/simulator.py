@@ -104,10 +104,6 @@ class Gui:
                     raise ConnectionError("the server has closed the connection")
                 await self._news.wait()
 
-    def forget(self) -> None:
-        """Leave out what was received until now and not asked for."""
-        self._looked = len(self.heard)
-
     async def pour(self, blend: Blend) -> list[int]:
         """Order a blend and wait for its end: the remaining times, down to 0.
 

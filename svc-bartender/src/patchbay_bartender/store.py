@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from patchbay.errors import DocumentRejected
 from patchbay.inbox import Aggregate, Aggregates
 from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
@@ -98,7 +99,10 @@ class BartenderStore:
         """Write what `record` was given. Raises Unavailable; then `prepare` writes it."""
         documents = list(self._records.values())
         try:
-            await self._store.save(BLENDS, documents)
+            try:
+                await self._store.save(BLENDS, documents)
+            except DocumentRejected as error:  # the bar is the truth, and goes on
+                await self._store.set_aside(BLENDS, error)
         except BaseException:
             self._prepared = False
             raise

@@ -212,22 +212,23 @@ class LanternDomain:
     # What became of a save that looked failed
 
     async def settle_for_ever(self) -> None:
-        """After a save that looked failed, find out what the store has, and publish it."""
+        """After a save that looked failed, find out what the store has: see `_settled`."""
         while True:
             await self._unsettled.wait()
             with contextlib.suppress(Unavailable):
                 async with self.kept.documents.lock:
-                    self._publish(await self._settled())
+                    await self._settled()
             await asyncio.sleep(SETTLE_S)
 
     async def _settled(self) -> Aggregate[Lanterns]:
-        """The document as it is stored, and no save that looked failed can still land. Raises
-        Unavailable."""
+        """The document as it is stored, and no save that looked failed can still land; what one
+        has left there is published. Raises Unavailable."""
         document = await self.kept.load()
         if self._unsettled.is_set():
             document.changed = True  # a new version: what was made of the old one lands no more
             await self.kept.save(document)
             self._unsettled.clear()
+            self._publish(document)
         return document
 
     def _obey(self, document: Aggregate[Lanterns], order: Order, by: str) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from patchbay.errors import DocumentRejected
 from patchbay.inbox import Aggregates
 from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
@@ -63,7 +64,10 @@ class LockerStore:
     async def save_records(self) -> None:
         """Write what `record` was given. Raises Unavailable; then they are written later."""
         documents = list(self._rentals.values())
-        await self._store.save(RENTALS, documents)
+        try:
+            await self._store.save(RENTALS, documents)
+        except DocumentRejected as error:  # the boards are the truth, and go on
+            await self._store.set_aside(RENTALS, error)
         for one in documents:
             if self._rentals.get(one["_id"]) is one:
                 del self._rentals[one["_id"]]

@@ -1,10 +1,9 @@
 """The typed messages that the mesh service puts on the bus.
 
-Edge to domain, durable and in MessagePack: `Data`, `Message`, `Network`. Edge to everybody:
-`RootState`. Domain to everybody: `State` and the events. To the root: `Send`, `Raw`. API to
-monitor: `Log`, `Robots`. To the domain: the commands. A type has three bytes; here it is a text of
-the characters with these numbers (Latin-1), so any three bytes can be said and ``GPS`` is
-``"GPS"``.
+Edge to domain, durable and in MessagePack: `Data`, `Message`, `Network`. Domain to everybody:
+`State` and the events. To the root: `Send`, `Raw`. API to monitor: `Log`, `Robots`. To the domain:
+the commands. A type has three bytes; here it is a text of the characters with these numbers
+(Latin-1), so any three bytes can be said and ``GPS`` is ``"GPS"``.
 """
 
 from __future__ import annotations
@@ -42,7 +41,21 @@ TypeOfBytes = Annotated[str, Meta(min_length=3, max_length=3, pattern=r"^[\x00-\
 """A type that three bytes say: what the edge sends, and nothing else, is taken into a cache."""
 
 MAX_VALUE: Final = 255
-"""Bytes of a value: its length is one byte on each wire."""
+"""Bytes of a value, and values of a report: each is counted in one byte on each wire."""
+
+MAX_TIME: Final = 64
+"""Characters of a time: RFC 3339 has some 30."""
+
+MAX_HEX: Final = 262_144
+"""Characters of a text of bytes: the largest packet that the broker takes. Those that are too long
+for their command are refused by name."""
+
+MAX_INTEGER: Final = 2**53
+"""What JSON carries everywhere, and every store takes."""
+
+Hex = Annotated[str, Meta(max_length=MAX_HEX)]
+Time = Annotated[str, Meta(max_length=MAX_TIME)]
+Number = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
 
 def node_device(node: int) -> str:
@@ -91,7 +104,7 @@ class Data(Struct, frozen=True):
     """``event/data`` (durable): a node has reported these values."""
 
     node: Address
-    values: list[Value]
+    values: Annotated[list[Value], Meta(max_length=MAX_VALUE)]
 
 
 class Message(Struct, frozen=True):
@@ -102,31 +115,20 @@ class Message(Struct, frozen=True):
 
     node: Address
     type: Annotated[str, Meta(max_length=3, pattern=r"^[\x00-\xff]*$")]
-    payload: bytes
+    payload: Annotated[bytes, Meta(max_length=MAX_HEX)]
 
 
 class Member(Struct, frozen=True):
     """A node of the mesh, and its uuid as hex."""
 
     node: Address
-    uuid: str
+    uuid: Annotated[str, Meta(max_length=64)]
 
 
 class Network(Struct, frozen=True):
     """``event/network`` (durable): the root says that these nodes are in the mesh."""
 
-    nodes: list[Member]
-
-
-class RootState(Struct, frozen=True, kw_only=True):
-    """``state`` of the device root (retained): its serial port. Void while its status is
-    offline and ``open`` is true: then the edge was killed."""
-
-    port: str
-    """The setting ``serial``. Empty: none."""
-    open: bool
-    silent: bool
-    """It has sent nothing for ``root_silence_s``."""
+    nodes: Annotated[list[Member], Meta(max_length=MAX_VALUE)]
 
 
 # From the domain
@@ -136,7 +138,7 @@ class Latest(Struct, frozen=True):
     """The latest value of a type: its bytes as hex, and when it was captured."""
 
     hex: Annotated[str, Meta(max_length=2 * MAX_VALUE)]
-    time: str
+    time: Time
 
 
 class Position(Struct, frozen=True):
@@ -149,13 +151,13 @@ class Position(Struct, frozen=True):
 class State(Struct, frozen=True, kw_only=True):
     """``state`` (retained): what is known of a node. ``status`` is active or away."""
 
-    node: int
-    uuid: str | None
-    status: str
-    last_contact: str
-    readings: int
+    node: Address
+    uuid: Annotated[str, Meta(max_length=64)] | None
+    status: Annotated[str, Meta(max_length=16)]
+    last_contact: Time
+    readings: Number
     """Values taken in since the node was first seen."""
-    messages: int
+    messages: Number
     values: dict[TypeOfBytes, Latest]
     gps: Position | None = None
     read: dict[str, Any] = {}
@@ -182,7 +184,7 @@ class Left(Struct, frozen=True):
 class Log(Struct, frozen=True):
     """``event/log``: a client wants this to be seen in the monitor."""
 
-    text: str
+    text: Hex
 
 
 class Robots(Struct, frozen=True):
@@ -198,17 +200,17 @@ class Send(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/send`` of the device root: a command; for SEND- with node and message, for BCAST with
     a message (``hex`` or ``text``). It moves something: never late."""
 
-    command: str
+    command: Annotated[str, Meta(max_length=MAX_VALUE)]
     node: Address | None = None
-    hex: str | None = None
-    text: str | None = None
+    hex: Hex | None = None
+    text: Hex | None = None
 
 
 class Raw(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/raw`` of the device root: these bytes and an end of line, whatever they are. It moves
     something: never late."""
 
-    hex: str
+    hex: Hex
 
 
 # To the domain
@@ -218,7 +220,7 @@ class Update(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/update`` of a node: put a value in the place of the latest one of its type."""
 
     type: TypeName
-    hex: str
+    hex: Hex
 
 
 class Show(Struct, frozen=True, forbid_unknown_fields=True):
@@ -233,8 +235,8 @@ class History(Struct, frozen=True, forbid_unknown_fields=True, rename={"since": 
 
     node: Address
     type: TypeName
-    since: str | None = None
-    to: str | None = None
+    since: Time | None = None
+    to: Time | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     """At most 1,000: so many of 255 bytes stay below one MQTT packet of 256 KiB as long as they
     are not all that long."""
@@ -246,4 +248,4 @@ class List(Struct, frozen=True, forbid_unknown_fields=True):
     active: bool = False
     """Only those that are active."""
     limit: Annotated[int, Meta(ge=1, le=200)] = 100
-    skip: Annotated[int, Meta(ge=0)] = 0
+    skip: Number = 0

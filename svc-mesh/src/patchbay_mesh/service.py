@@ -27,7 +27,6 @@ SERVICE = Service(
                 "mesh/root/event/rejected",
                 "mesh/<instance>/event/batch",
                 "mesh/root/status",
-                "mesh/root/state",
             ),
             subscribe=("mesh/root/cmd/+", "mesh/root/status"),
         ),

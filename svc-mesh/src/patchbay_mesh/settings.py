@@ -42,9 +42,9 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     (power, cable) is found within so long, and its port opened anew."""
 
     root_silence_s: Seconds = 300.0
-    """A root that has sent nothing for so long is reported as silent: in the log, in
-    ``root/state`` and in the unit's info. A mesh in which nodes report does so every few seconds;
-    one without nodes may rightly be silent."""
+    """A root that has sent nothing for so long is reported as silent: in the log, and later as
+    ``waiting: root``. A mesh in which nodes report does so every few seconds; one without nodes may
+    rightly be silent."""
 
     escape_xor: Annotated[int, Meta(ge=0, le=255)] = 0xFA
     """What an escaped byte is XORed with; later firmware has 255."""

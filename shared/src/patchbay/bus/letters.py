@@ -16,7 +16,7 @@ import structlog
 
 from patchbay.bus.connection import OnAck
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import DeadLetter, encode, new_id, now, parse_time, rfc3339
+from patchbay.messages import MAX_LEVEL, DeadLetter, encode, new_id, now, parse_time, rfc3339
 
 SHOWN_BYTES: Final = 1024
 """How much of an original stands in its dead letter on the bus, as hex. Where it is stored it is
@@ -47,7 +47,7 @@ def write_letter(
         id=id or new_id(),
         reason=_text(reason, REASON_CHARS),
         time=rfc3339(now()),
-        source=_text(source, PLACE_CHARS),
+        source=_text(source, MAX_LEVEL),
         topic=_text(topic, PLACE_CHARS),
         peer=_text(peer, PLACE_CHARS),
         size=len(original),

@@ -43,7 +43,13 @@ class Tally:
         }
 
     @property
+    def complete(self) -> bool:
+        """Nothing that more time could bring is missing."""
+        return not (self.lost or self.miscounted)
+
+    @property
     def clean(self) -> bool:
+        """All four are empty."""
         return not any(self.faults.values())
 
 

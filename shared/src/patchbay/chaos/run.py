@@ -203,7 +203,7 @@ class Run:
             with contextlib.suppress(Unavailable):
                 self.tallies = {name: await load.tally(store) for name, load in self._loads.items()}
                 settled = not any(self._backlogs.values())
-                right = all(tally.clean for tally in self.tallies.values())
+                right = all(tally.complete for tally in self.tallies.values())
                 if settled and right and waited > LATE_S:
                     return
             if waited > SETTLE_S or self._enough:

@@ -10,19 +10,19 @@ from typing import Any, Self
 import structlog
 from msgspec import to_builtins
 
-from patchbay.errors import DocumentRejected
+from patchbay.errors import DocumentRejected, SettingsError
 from patchbay.lean import without
-from patchbay.messages import DeadLetter, parse_time
+from patchbay.messages import MAX_ID, DeadLetter, now, parse_time, rfc3339
 from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
-from patchbay.store.faults import describe, reaching
+from patchbay.store.faults import ENCODING_ERRORS, describe, reaching
 from patchbay.store.writer import Collection, Document, Writer
 
 with without("cryptography"):
     import bson
     from bson.codec_options import DatetimeConversion
     from pymongo import AsyncMongoClient, WriteConcern
-    from pymongo.errors import OperationFailure
+    from pymongo.errors import OperationFailure, PyMongoError
 
 ObjectId = bson.ObjectId
 
@@ -45,23 +45,9 @@ class Store:
     """One client, one database. Nothing is connected until the first operation."""
 
     def __init__(self, settings: StoreSettings, uri: str) -> None:
-        """Raises SettingsError for a password file that cannot be read."""
-        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-            uri,
-            serverSelectionTimeoutMS=int(SELECTION_TIMEOUT_S * 1000),
-            connectTimeoutMS=int(settings.timeout_s * 1000),  # the resolver's, too
-            timeoutMS=int(settings.timeout_s * 1000),
-            maxPoolSize=8,
-            # A server that was marked as away by an error is looked at again within half a second;
-            # the streaming mode would wait for its next heartbeat, for ten.
-            serverMonitoringMode="poll",
-            tz_aware=True,
-            # What one document contains must not make the others unreadable.
-            unicode_decode_error_handler="replace",
-            datetime_conversion=DatetimeConversion.DATETIME_AUTO.name,
-            appname="patchbay",
-            **_credentials(settings),
-        )
+        """Raises SettingsError for an invalid URI, or a password file that cannot be read."""
+        self._client = _client(settings, uri)
+
         concern = WriteConcern(w=1, j=True)
         self._database = self._client.get_database(settings.database, write_concern=concern)
         self._writer = Writer(self.collection, settings)
@@ -151,6 +137,30 @@ class Store:
                 return
         structlog.get_logger("store").error("dead letter dropped", id=letter.id, why=why)
 
+    async def set_aside(self, collection: str, error: DocumentRejected) -> None:
+        """Store a dead letter for each document that a write to ``collection`` was rejected for.
+
+        For records that follow from documents elsewhere: one that the store never takes must not
+        hold up the others. Raises Unavailable.
+        """
+        for id, (document, why) in error.documents.items():
+            structlog.get_logger("store").error(
+                "record set aside", collection=collection, id=str(id), why=why
+            )
+            try:
+                original, kind = bson.encode(document), "application/bson"
+            except ENCODING_ERRORS:
+                original, kind = repr(document).encode(errors="replace"), "text/plain"
+            letter = DeadLetter(
+                id=f"{collection}:{id}"[:MAX_ID],
+                reason=f"{collection}: {why}",
+                time=rfc3339(now()),
+                source="store",
+                size=len(original),
+                hex="",
+            )
+            await self.bury(DEAD_LETTERS, letter, original, kind)
+
     async def insert_new(self, collection: str, documents: Sequence[Document]) -> int:
         """Insert documents whose ``_id`` names them; those that are there already stay as they are.
 
@@ -220,6 +230,28 @@ class Store:
         """How many documents match. Raises Unavailable, QueryRejected."""
         async with reaching(query=True):
             return await self._database[collection].count_documents(query)
+
+
+def _client(settings: StoreSettings, uri: str) -> AsyncMongoClient[Document]:
+    try:
+        return AsyncMongoClient(
+            uri,
+            serverSelectionTimeoutMS=int(SELECTION_TIMEOUT_S * 1000),
+            connectTimeoutMS=int(settings.timeout_s * 1000),  # the resolver's, too
+            timeoutMS=int(settings.timeout_s * 1000),
+            maxPoolSize=8,
+            # A server that was marked as away by an error is looked at again within half a second;
+            # the streaming mode would wait for its next heartbeat, for ten.
+            serverMonitoringMode="poll",
+            tz_aware=True,
+            # What one document contains must not make the others unreadable.
+            unicode_decode_error_handler="replace",
+            datetime_conversion=DatetimeConversion.DATETIME_AUTO.name,
+            appname="patchbay",
+            **_credentials(settings),
+        )
+    except (PyMongoError, ValueError, TypeError, OSError) as error:
+        raise SettingsError(f"[store] uri: {error}") from error
 
 
 def _credentials(settings: StoreSettings) -> dict[str, Any]:

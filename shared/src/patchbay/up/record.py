@@ -14,7 +14,7 @@ from typing import TextIO
 import msgspec
 from msgspec import Struct
 
-from patchbay.errors import Unavailable
+from patchbay.errors import SettingsError, Unavailable
 
 _LOCK = "up.lock"
 _RECORD = "up.json"
@@ -51,9 +51,13 @@ class Claim:
         self._lock: TextIO | None = None
 
     def __enter__(self) -> Claim:
-        """Raises Unavailable if another `up` has it; the text names its pid."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        lock = (self._state / _LOCK).open("a+")
+        """Raises Unavailable if another `up` has it; the text names its pid. Raises SettingsError
+        if the directory cannot be written to."""
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+            lock = (self._state / _LOCK).open("a+")
+        except OSError as error:
+            raise state_dir_error(self._state, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,10 +68,13 @@ class Claim:
                 f"another `patchbay up` (pid {pid}) runs on {self._state}:"
                 " stop it, or give --state DIR"
             ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
         self._lock = lock
+        try:
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+        except OSError as error:  # the disk is full
+            raise state_dir_error(self._state, error) from error
         return self
 
     def write(self, record: Record) -> None:
@@ -82,6 +89,11 @@ class Claim:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def state_dir_error(state: Path, error: OSError) -> SettingsError:
+    """What to tell the person who chose a state directory that cannot be written to."""
+    return SettingsError(f"[runtime] state_dir: {error.filename or state}: {error.strerror}")
 
 
 def running(state: Path) -> Record | None:

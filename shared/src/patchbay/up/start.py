@@ -40,7 +40,7 @@ from patchbay.up.caretaker import Caretaker, Probe
 from patchbay.up.plan import BROKER, STORE, Plan
 from patchbay.up.ports import accepts, need_free
 from patchbay.up.progress import Progress
-from patchbay.up.record import Claim, Record, UnitRecord
+from patchbay.up.record import Claim, Record, UnitRecord, state_dir_error
 from patchbay.up.roster import ONLINE, Roster
 
 READY: Final = "patchbay ready"
@@ -81,9 +81,7 @@ def run(
         broker.binary()
     with Claim(state) as claim:
         need_free(plan.ports)
-        supervisor.log_dir(state).mkdir(exist_ok=True)
         socket = supervisor.socket_path(state)
-        (state / "supervisord.conf").write_text(supervisor.render(plan, state, socket))
         units = [UnitRecord(one.name, instance_of(one.name)) for one in plan.units]
         names = {one.name for one in plan.infrastructure}
         record = Record(
@@ -97,7 +95,12 @@ def run(
             units=units,
             addresses=plan.addresses,
         )
-        claim.write(record)
+        try:
+            supervisor.log_dir(state).mkdir(exist_ok=True)
+            (state / "supervisord.conf").write_text(supervisor.render(plan, state, socket))
+            claim.write(record)
+        except OSError as error:
+            raise state_dir_error(state, error) from error
         log.configure("error")
         return asyncio.run(_System(plan, config, state, socket, claim, record).run(environ))
 

@@ -18,7 +18,6 @@ from patchbay.bus import Message as BusMessage
 from patchbay.bus.commands import Command as BusCommand
 from patchbay.errors import OutcomeUnknown
 from patchbay.forms import MSGPACK_FORM
-from patchbay.messages import encode
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.runtime import Unit
 from patchbay_mesh.edge.line import CutOff, Line, NotReady
@@ -34,7 +33,6 @@ from patchbay_mesh.messages import (
     Network,
     Raw,
     Rejected,
-    RootState,
     Send,
     Value,
     from_hex,
@@ -89,6 +87,7 @@ async def run(unit: Unit) -> None:
         unit.info_sources["refused"] = lambda: edge.refused
         unit.info_sources["port_losses"] = lambda: edge.line.losses if edge.line else 0
         unit.info_sources["silent_s"] = lambda: edge.silent_s
+        unit.bus.progress.watch("root", lambda: edge.silent, lambda: ROOT)
         running = None
         if url is None:
             unit.log.warning("no serial port is named: nothing is read (setting serial)")
@@ -120,8 +119,8 @@ class UartEdge:
         self._refusing = False
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
-        self._silent = False
-        self._state_topic = bus.topics.state(SERVICE, ROOT)
+        self.silent = False
+        """The root has sent nothing for ``root_silence_s`` while its port was open."""
         self._status_topic = bus.topics.status(SERVICE, ROOT)
         self._log = structlog.get_logger("uart").bind(instance=bus.client_id)
         bus.listen(self._status_topic, self._status_said)
@@ -154,7 +153,6 @@ class UartEdge:
             dtr=settings.dtr,
             rts=settings.rts,
         )
-        self._publish_state()
         return self.line
 
     @property
@@ -264,14 +262,13 @@ class UartEdge:
         while True:
             await asyncio.sleep(min(1.0, limit_s / 4))
             silent = self.ready and self._loop.time() - self._heard_at >= limit_s
-            if silent == self._silent:
+            if silent == self.silent:
                 continue
-            self._silent = silent
+            self.silent = silent
             if silent:
                 self._log.warning("root silent", port=self._port, silent_s=self.silent_s)
             else:
                 self._log.info("root no longer silent", port=self._port)
-            self._publish_state()
 
     # The status of the root
 
@@ -281,11 +278,6 @@ class UartEdge:
 
     def _tell_status(self) -> None:
         self._bus.keep(self._status_topic, ONLINE if self.ready else OFFLINE)
-        self._publish_state()
-
-    def _publish_state(self) -> None:
-        state = RootState(port=self._port, open=self.ready, silent=self._silent)
-        self._bus.keep(self._state_topic, encode(state))
 
     def _status_said(self, message: BusMessage) -> None:
         """The domain says ``offline`` for an edge that was killed; we are here again."""
