@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from pymongo.errors import (
     BulkWriteError,
     NetworkTimeout,
     OperationFailure,
+    PyMongoError,
     WriteConcernError,
     WriteError,
 )
 
 from patchbay.chaos import Refusal, StoreLink, containing
-from patchbay.testing import Part
+from patchbay.testing import Part, store_part, until
 
 FULL = 14031
 
@@ -228,3 +230,21 @@ async def test_a_client_that_monitors_sees_a_stall_and_works_after_it(
     await task
     link.cut()  # and connects again
     assert await kept(things) == [1, 2]
+
+
+async def test_a_refusal_after_the_store_has_gone_ends_the_connection(tmp_path: Path) -> None:
+    part = store_part(tmp_path / "store")
+    await asyncio.to_thread(part.start)
+    async with StoreLink("127.0.0.1", part.port) as link:
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(link.uri, timeoutMS=3000)
+        await client["chaos"]["things"].insert_one({"_id": 1})
+        link.stall("down")  # so that the end of the store comes with the refusal
+        link.refuse_writes(Refusal(code=FULL))
+        write = asyncio.create_task(client["chaos"]["things"].insert_one({"_id": 2}))
+        await until(lambda: link.refused)
+        await asyncio.to_thread(part.kill)
+        link.resume()
+        with pytest.raises(PyMongoError):
+            await write
+        await client.close()
+    await until(lambda: not link.connections)

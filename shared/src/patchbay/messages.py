@@ -204,7 +204,14 @@ def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 _event = msgspec.json.Decoder(Event)
 _events = msgspec.json.Decoder(list[Event])
-_encode = msgspec.json.Encoder()
+
+
+def _in_json(value: object) -> Any:
+    """What JSON has no type for: documents that others have written hold anything."""
+    return int(value) if isinstance(value, int) else str(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_in_json)
 
 now = CLOCK.now
 """The time now, in UTC, to the millisecond. No step of the machine's clock moves it."""

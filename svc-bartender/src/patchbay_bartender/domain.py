@@ -23,7 +23,7 @@ from patchbay.bus import Bus, Message, Request
 from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
-from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
+from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher, SetAside
 from patchbay.messages import (
     Event,
     capture_time,
@@ -118,6 +118,7 @@ class BartenderDomain:
         self.kept = BartenderStore(
             store, store_settings.events_ttl_s, first_bar(settings), settings.sec_per_liter
         )
+        self.kept.bars.report = SetAside(bus, store, SERVICE).report
         self.watch = Watch(settings.start_deadline_s, settings.lost_after_s)
         self.ordered = 0
         """Runs that were ordered."""
@@ -384,6 +385,9 @@ class BartenderDomain:
 
     async def _tick(self) -> None:
         """Give up what nobody can say anything of; forget what the broker has confirmed."""
+        if self.kept.bars.faults:
+            async with self.kept.bars.lock:
+                await self.prepare()
         if not self.bus.connected or not self.kept.known:
             return
         if not self.presence.online:

@@ -149,6 +149,7 @@ class Connection:
         self._client = client
         self._server: socket.socket | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._ended: set[Direction] = set()
 
     async def run(self) -> None:
         """Carry until both sides have ended, or one has gone."""
@@ -167,6 +168,8 @@ class Connection:
         finally:
             for writer in self._writers:
                 writer.close()
+            if self._server is not None and len(self._writers) < 2:
+                self._server.close()
 
     async def _opened(
         self, sock: socket.socket
@@ -199,6 +202,7 @@ class Connection:
     async def pass_end(self, direction: Direction, writer: asyncio.StreamWriter) -> None:
         """End a stream as soon as the link lets that pass."""
         await self._link.let_pass(direction)
+        self._ended.add(direction)
         writer.write_eof()
 
     async def pass_on(
@@ -206,6 +210,8 @@ class Connection:
     ) -> None:
         """Write data of this direction as soon as the link lets it pass."""
         await self._link.let_pass(direction)
+        if direction in self._ended:  # an answer of our own, and the server has gone
+            raise EOFError("the other side has ended")
         self._link.moved[direction] += len(data)
         writer.write(data)
         await writer.drain()

@@ -204,7 +204,7 @@ class Run:
                 self.tallies = {name: await load.tally(store) for name, load in self._loads.items()}
                 settled = not any(self._backlogs.values())
                 right = all(tally.complete for tally in self.tallies.values())
-                if settled and right and waited > LATE_S:
+                if settled and right and waited > min(LATE_S, self._seconds):
                     return
             if waited > SETTLE_S or self._enough:
                 waiting = {name: rows for name, rows in self._backlogs.items() if rows}

@@ -56,6 +56,18 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
+    async def freeze(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after so long, by another process: if we are killed meanwhile, it
+        goes on all the same, and ends."""
+        if self._process is not None and self._process.returncode is None:
+            await asyncio.create_subprocess_exec(
+                *("sh", "-c", 'kill -STOP "$0" && sleep "$1"; kill -CONT "$0"'),
+                *(str(self._process.pid), f"{seconds:.1f}"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                process_group=0,
+            )
+
     async def stop(self) -> None:
         """End it for good: SIGTERM, then SIGKILL."""
         if self._task is not None:
@@ -80,7 +92,7 @@ class Process:
                     stdout=log,
                     stderr=log,
                     env=dict(self._environ),
-                    start_new_session=True,  # Ctrl-C is for us alone
+                    process_group=0,  # Ctrl-C is for us alone
                 )
             self.pid = self._process.pid
             self.starts += 1
@@ -156,7 +168,7 @@ class System:
                 case "kill":
                     process.signal(signal.SIGKILL)
                 case "freeze":
-                    process.signal(signal.SIGSTOP)
+                    await process.freeze(fault.seconds)
                 case "stall" if link is not None:
                     link.stall(fault.way)
                 case "delay" if link is not None:

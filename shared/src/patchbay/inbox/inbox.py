@@ -24,6 +24,7 @@ from patchbay.bus.letters import reason_of
 from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
+from patchbay.inbox.set_aside import SetAside
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
     Ack,
@@ -102,6 +103,7 @@ class Inbox:
         self._log = structlog.get_logger("inbox").bind(service=service)
         self._store = store
         self._watermarks = Watermarks(store)
+        self._watermarks.report = SetAside(bus, store, service).report
         self._loaded = False
         self._arrived: deque[Message] = deque()
         self._in_hand: list[tuple[Message, list[Event]]] = []
@@ -172,7 +174,7 @@ class Inbox:
                 self._in_hand = self._gather()
                 continue
             try:
-                if not self._loaded:
+                if not self._loaded or self._watermarks.due:
                     await self._load()
                     self._loaded = True
                 await self._round(self._in_hand)
@@ -261,7 +263,7 @@ class Inbox:
                 verdict = self._watermarks.judge(event)
                 if verdict is Verdict.TAKE:
                     take.append(event)
-                if verdict is not Verdict.OVER:
+                if verdict not in (Verdict.OVER, Verdict.WAIT):
                     key = (event.source, event.epoch)
                     told[key] = verdict is Verdict.GAP
         if take:

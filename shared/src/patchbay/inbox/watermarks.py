@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from patchbay.messages import Ack, Event
-from patchbay.store import Store
+import msgspec
+
+from patchbay.inbox.aggregates import RECHECK_S, Report
+from patchbay.messages import MAX_INT, Ack, Event
+from patchbay.store import Document, Store
 
 SOURCES = "sources"
 
@@ -28,6 +33,9 @@ class Verdict(Enum):
     """Something before it is missing: ask for it."""
     OVER = auto()
     """It belongs to an epoch that is over: drop it."""
+    WAIT = auto()
+    """The document of its source cannot be read: drop it. It is sent again, until somebody has
+    repaired or removed that."""
 
 
 @dataclass(slots=True)
@@ -35,6 +43,15 @@ class _Source:
     epoch: str = ""
     upto: int = 0
     past: list[str] = field(default_factory=list)
+
+
+def _source(found: Document) -> _Source:
+    """Raises whatever is wrong with a document."""
+    fields = {"upto": found["upto"], "epoch": found["epoch"], "past": found.get("past", [])}
+    source = msgspec.convert(fields, _Source, strict=True)
+    if not isinstance(found["_id"], str) or not 0 <= source.upto <= MAX_INT:
+        raise ValueError(f"_id must be a text and upto 0 to {MAX_INT}")
+    return source
 
 
 class Watermarks:
@@ -48,17 +65,36 @@ class Watermarks:
         self._store = store
         self._sources: dict[str, _Source] = {}
         self._changed: set[str] = set()
+        self._load_again_at = math.inf
+        self.faults: dict[str, str] = {}
+        """Sources whose documents cannot be read."""
+        self.report: Report | None = None
+
+    @property
+    def due(self) -> bool:
+        """Is it time to `load` again, since a document may have been repaired?"""
+        return asyncio.get_running_loop().time() >= self._load_again_at
 
     async def load(self) -> None:
         """Read what is in the store. Raises Unavailable."""
         self._changed.clear()
-        self._sources = {
-            one["_id"]: _Source(one["epoch"], one["upto"], list(one.get("past", [])))
-            for one in await self._store.find(SOURCES, {})
-        }
+        self._sources, self.faults = {}, {}
+        for one in await self._store.find(SOURCES, {}):
+            try:
+                self._sources[one["_id"]] = _source(one)
+            except Exception as error:  # a document can be anything
+                fault = f"{type(error).__name__}: {error}"
+                if isinstance(id := one.get("_id"), str):
+                    self.faults[id] = fault
+                if self.report is not None:
+                    await self.report(SOURCES, one.get("_id"), fault)
+        now = asyncio.get_running_loop().time()
+        self._load_again_at = now + RECHECK_S if self.faults else math.inf
 
     def judge(self, event: Event) -> Verdict:
         """Is this event the next one of its source? If so, count it as taken."""
+        if event.source in self.faults:
+            return Verdict.WAIT
         source = self._sources.setdefault(event.source, _Source())
         if event.epoch == source.epoch:
             if event.sequence <= source.upto:
