@@ -18,8 +18,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from patchbay.bus import Bus
+from patchbay.clock import Moved
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id, now
 from patchbay_allocator import rules
@@ -77,6 +79,7 @@ class Dispatcher:
         self._job_timeout = timedelta(seconds=settings.job_timeout_s)
         self._grace = timedelta(seconds=settings.reconnect_grace_s)
         self._reissue_s = settings.reissue_s
+        self._moved = Moved()
         self._issued: dict[int, tuple[str, float]] = {}
         self._take_over_at = -1e9
         self._read_at = -1e9
@@ -178,7 +181,7 @@ class Dispatcher:
                 if not await self._fail(one, job):
                     self._issue_again(one, job)
             elif job is not None and rules.half_claimed(one, job):
-                if now() - one.since > HALF_S:
+                if now() - self._moved(one.since) > HALF_S:
                     await self._finish_claim(one, job)
             else:
                 over.append(one)
@@ -225,7 +228,7 @@ class Dispatcher:
             (job, rules.lost(job, new_id(), moment))
             for job in started.values()
             if not rules.holds(combinators.get(job.assignedAt), job)
-            and abs(moment - job.updatedAt) > ORPHAN_S
+            and abs(moment - self._moved(job.updatedAt)) > ORPHAN_S
         ]
         waiting = await self._kept.change(orphans)
         self._put_back(new for _, new in orphans if new.id in waiting)
@@ -233,10 +236,11 @@ class Dispatcher:
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
         """Has this attempt failed? Then the job goes on without this combinator."""
         moment = now()
+        lost_at = self._presence.lost_at(combinator.device)
         reason = rules.failure(
-            combinator,
+            replace(combinator, since=self._moved(combinator.since)),
             self._presence.state(combinator.device),
-            self._presence.lost_at(combinator.device),
+            lost_at and self._moved(lost_at),
             moment,
             self._job_timeout if self._presence.settled() else timedelta.max,
             self._grace,
@@ -292,7 +296,7 @@ class Dispatcher:
         return said != command or asyncio.get_running_loop().time() - at > self._reissue_s
 
     def _old(self, since: datetime) -> bool:
-        return (now() - since).total_seconds() > self._reissue_s
+        return (now() - self._moved(since)).total_seconds() > self._reissue_s
 
     def _post(self, one: Combinator, name: str, command: Mix | Drop) -> None:
         topic = self._bus.topics.command(SERVICE, combinator_device(one.device), name)
