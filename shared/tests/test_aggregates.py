@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from patchbay.errors import Unavailable
+from patchbay.errors import Rejected, Unavailable
 from patchbay.inbox import Aggregate, Aggregates, Outgoing
 from patchbay.inbox.aggregates import DONE_COMMANDS
 from patchbay.messages import Event, decode_events, event_type, new_event
@@ -345,3 +346,98 @@ async def test_what_is_published_while_a_second_try_is_recognised_does_not_confu
     counter.published("x")
     await saving
     assert counter.version == 1
+
+
+GOOD = {"v": 3, "applied": {}, "outgoing": "", "done": [], "total": 5}
+BAD: dict[str, dict[str, Any]] = {
+    "a field of the wrong type": {"total": "five"},
+    "a field nested once more": {"total": {"total": 5}},
+    "no version": {"v": None},
+    "a version that is a text": {"v": "3"},
+    "a version that is a fraction": {"v": 3.5},
+    "a version that is NaN": {"v": float("nan")},
+    "a version below 1": {"v": 0},
+    "a version above 2^53": {"v": 2**62},
+    "a number above 2^53": {"total": 2**62},
+    "a number above 2^53 inside": {"by_day": {"mon": 2**62}},
+    "a time that is a text": {"seen_at": "yesterday"},
+    "applied is a list": {"applied": [1]},
+    "applied without a sequence": {"applied": {"e": {"epoch": "1"}}},
+    "outgoing is no JSON": {"outgoing": "[{"},
+    "outgoing is a list": {"outgoing": [1]},
+    "an outgoing event without an id": {"outgoing": '[{"type": "t"}]'},
+    "done is a number": {"done": 7},
+    "an answer that is no text": {"done": [["c", 5]]},
+}
+
+
+class Reports(list[tuple[str, Any, str]]):
+    """What an aggregate reports."""
+
+    async def take(self, collection: str, id: Any, fault: str) -> None:
+        self.append((collection, id, fault))
+
+
+@pytest.mark.parametrize("fields", BAD.values(), ids=BAD)
+async def test_an_unreadable_document_is_set_aside_and_the_others_load(
+    store: Store, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchbay.inbox.aggregates.RECHECK_S", 0.0)
+    bad = {"_id": "bad", **GOOD, **fields}
+    await store.insert_new(COUNTERS, [bad, {"_id": "good", **GOOD}])
+    aggregates, reports = counters(store), Reports()
+    aggregates.report = reports.take
+    await aggregates.load()
+    assert [one.id for one in aggregates] == ["good"]
+    assert aggregates.faults.keys() == {"bad"}
+    assert [(collection, id) for collection, id, _ in reports] == [(COUNTERS, "bad")]
+    with pytest.raises(Rejected, match="unreadable"):
+        aggregates.require_readable("bad")
+    [good] = aggregates
+    count(good, 1)
+    await aggregates.save([good])
+    [left] = await store.find(COUNTERS, {"_id": "bad"})
+    assert json.dumps(left) == json.dumps(bad)  # NaN is not equal to itself
+
+    assert await aggregates.load() is False
+    await store.save(COUNTERS, [{"_id": "bad", **GOOD}])
+    assert await aggregates.load() is True
+    assert aggregates.get("bad") is not None
+    assert aggregates.faults == {}
+    aggregates.require_readable("bad")
+
+
+async def test_an_unreadable_document_that_is_removed_is_not_in_the_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchbay.inbox.aggregates.RECHECK_S", 0.0)
+    await store.insert_new(COUNTERS, [{"_id": "b7"}, {"_id": 7}])
+    aggregates, counter = await one(store)
+    assert aggregates.faults.keys() == {"b7"}
+    await store.remove(COUNTERS, {"_id": "b7"})
+    assert await aggregates.load() is True
+    counter.changed = True
+    aggregates.add(counter)
+    await aggregates.save([counter])
+    assert (await kept(store))["v"] == 1
+
+
+async def test_a_version_that_a_javascript_shell_wrote_is_read(store: Store) -> None:
+    await store.insert_new(COUNTERS, [{"_id": "b7", **GOOD, "v": 3.0}])
+    aggregates, counter = await one(store)
+    count(counter, 1)
+    await aggregates.save([counter])
+    assert (await kept(store))["v"] == 4
+
+
+async def test_a_document_that_becomes_unreadable_while_we_run_is_set_aside(store: Store) -> None:
+    aggregates, counter = await one(store)
+    count(counter, 1)
+    await aggregates.save([counter])
+    await store.save(COUNTERS, [{"_id": "b7", "v": "broken"}])
+    count(counter, 2)
+    with pytest.raises(Unavailable):
+        await aggregates.save([counter])
+    await aggregates.load()
+    assert (aggregates.get("b7"), list(aggregates.faults)) == (None, ["b7"])
+    assert await kept(store) == {"_id": "b7", "v": "broken"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, clock_of
+from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, Moved, clock_of
 from patchbay.clock_guard import SETTLED_S, Guard
 from patchbay.errors import Unavailable
 from patchbay.messages import capture_time, now, rfc3339
@@ -295,6 +295,20 @@ def test_a_blind_clock_goes_on_from_the_newest_time_in_the_store(file: Path) -> 
     assert guard.clock.now() == newest
 
 
+async def test_how_long_ago_something_was_does_not_change_when_the_clock_is_set() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    before = clock.now() - timedelta(seconds=1)
+    moved = Moved(clock)
+    noted = clock.now()
+    hands.passes(60)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert clock.now() - moved(noted) == timedelta(seconds=60)
+    assert moved(clock.now()) == clock.now()
+    assert moved(before) == before
+
+
 # What an edge knows of the domain's time
 
 
@@ -305,6 +319,15 @@ def test_an_edge_reads_its_own_clock_until_it_is_told() -> None:
     time.learn(TODAY + 7200)
     hands.passes(60)
     assert (time.known, time.time()) == (True, TODAY + 7260)
+
+
+async def test_an_edge_that_was_never_told_follows_its_own_clock_when_ntp_sets_it() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    time = DomainTime(None, clock)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert time.time() == TODAY
 
 
 def test_of_messages_that_nearly_agree_the_quickest_is_right() -> None:

@@ -139,3 +139,27 @@ def test_bytes_are_looked_at_once() -> None:
     seen = splitter._seen
     splitter.feed(b"y")
     assert splitter._seen == seen + 1 == 60_008
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("mark", [BOM, b"\0", b"\x1e", b"\x0c", b"\0" + BOM + b"\r\n"])
+def test_marks_between_objects_that_can_mean_nothing_else_are_skipped(mark: bytes) -> None:
+    stream = mark + b'{"a": 1}' + mark + b'{"b": 2}' + mark
+    splitter = Splitter()
+    assert splitter.feed(stream) == [b'{"a": 1}', b'{"b": 2}']
+    splitter.finish()
+    splitter = Splitter()
+    objects = [one for byte in stream for one in splitter.feed(bytes([byte]))]
+    assert objects == [b'{"a": 1}', b'{"b": 2}']
+    splitter.finish()
+
+
+def test_half_a_byte_order_mark_is_not_an_object() -> None:
+    splitter = Splitter()
+    assert splitter.feed(BOM[:2]) == []
+    with pytest.raises(WireError):
+        splitter.finish()
+    with pytest.raises(WireError):
+        splitter.feed(b"{")

@@ -7,6 +7,7 @@ PatchbayError
 ├── TooLarge          a message over the broker's maximum packet size: trying again is wrong
 ├── Rejected          a request was refused and never acts; carries the stable code that goes out
 ├── OutcomeUnknown    a request was confirmed, and no answer says what became of it
+├── Unreadable        a document in the store has a wrong form: somebody must repair it
 └── SettingsError     a wrong or unknown setting, named
 """
 
@@ -59,6 +60,10 @@ class Rejected(PatchbayError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class Unreadable(PatchbayError):
+    """A document in the store cannot be read; the text says where, and what is accepted."""
 
 
 class OutcomeUnknown(PatchbayError):

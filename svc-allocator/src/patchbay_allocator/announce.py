@@ -3,22 +3,33 @@
     allocator/queue/event/changed    a job has a new status
     allocator/queue/state            counts by status, what each combinator does; retained
 
-A transition that an edge's event caused is published before the edge hears that it was taken, so
-it is published again if that was not heard of: at least once, with the same id.
+Each transition is saved, and then published at least once, with the same id. One that an edge's
+event caused is published before the event is acknowledged. The others follow from the history of
+the jobs: what was saved since a moment that the store knows, and may not be with the broker, is
+published again after a start and after each time that the broker was away.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import msgspec
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
-from patchbay.messages import encode, event_type, new_event, rfc3339
-from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Change, Combinator, Job
+from patchbay.messages import encode, event_type, new_event, now, rfc3339
+from patchbay_allocator.job import (
+    DONE,
+    ERROR,
+    IN_PROGRESS,
+    WAITING,
+    Change,
+    Combinator,
+    Job,
+    Removed,
+)
 from patchbay_allocator.messages import (
     CHANGED,
     QUEUE,
@@ -34,12 +45,28 @@ COUNTING_SHARE = 20
 """Counting may take one part in so many of the time: it grows with the jobs, on some stores."""
 
 
+SAVING = timedelta(seconds=20)
+"""A change that is being saved may have been decided so long ago: longer, and the store has given
+up (``[store] timeout_s``)."""
+
+NOTE_S = 2.0
+"""How often the store hears until when all is published."""
+
+
 class Announcer:
     """Publishes transitions."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, kept: AllocatorStore) -> None:
         self._bus = bus
+        self._kept = kept
         self._topic = bus.topics.event(SERVICE, QUEUE, CHANGED)
+        self._in_flight: dict[str, datetime] = {}
+        """Event id -> when the change was made."""
+        self._owed: datetime | None = None
+        """Changes since then may not be with the broker; None: all are, or are in flight."""
+        self._begun = False
+        self._noted: datetime | None = None
+        self._note_at = 0.0
 
     async def changed(self, jobs: Iterable[Job]) -> None:
         """Publish the last change of each job; returns when the broker has them all.
@@ -56,24 +83,77 @@ class Announcer:
             raise Unavailable("the connection to the broker ended")
 
     def soon(self, jobs: Iterable[Job]) -> None:
-        """Publish the last change of each job, if the broker is there."""
-        with contextlib.suppress(Unavailable):
-            for job in jobs:
-                self._post(job, job.history[-1])
+        """Publish the last change of each job; while the broker is away, `catch_up` does it."""
+        for job in jobs:
+            self._publish(job, job.history[-1])
 
-    def gone(self, job: Job, what: str, by: str) -> None:
-        """A job was cancelled or deleted: publish it, if the broker is there."""
-        with contextlib.suppress(Unavailable):
-            self._post(job, Change(id=by, at=job.updatedAt, status=what))
+    def gone(self, removed: Removed) -> None:
+        """A job was cancelled or deleted: publish it as `soon` does."""
+        self._publish(*_removal(removed))
+
+    async def catch_up(self) -> None:
+        """Publish what may not be with the broker, if it is there. Raises Unavailable."""
+        if not self._begun:
+            self._owed = await self._kept.published(self._bus.client_id)
+            self._begun = True
+        while self._bus.connected and (since := self._owed) is not None:
+            self._owed = None  # what fails from now on is owed anew
+            try:
+                await self._publish_since(since)
+            except BaseException:
+                self._owe(since)
+                raise
+        await self._note()
+
+    async def finish(self) -> None:
+        """Let the store know what is published, at the end. Raises Unavailable."""
+        if self._begun:
+            await self._note(at_the_end=True)
+
+    async def _publish_since(self, since: datetime) -> None:
+        skip = 0
+        while jobs := await self._kept.changed_since(since, skip):
+            skip += len(jobs)
+            await self.changes(
+                (job, change) for job in jobs for change in job.history if change.at >= since
+            )
+        await self.changes(map(_removal, await self._kept.removed_since(since)))
+
+    async def _note(self, *, at_the_end: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        if not at_the_end and loop.time() < self._note_at:
+            return
+        moments = [now() if at_the_end else now() - SAVING, *self._in_flight.values()]
+        if self._owed is not None:
+            moments.append(self._owed)
+        at = min(moments)
+        if self._noted is None or at > self._noted or self._owed is not None:
+            await self._kept.set_published(self._bus.client_id, at)
+            self._noted = at
+        self._note_at = loop.time() + NOTE_S
+
+    def _publish(self, job: Job, change: Change) -> None:
+        try:
+            self._post(job, change)
+        except Unavailable:
+            self._owe(change.at)
+
+    def _owe(self, since: datetime) -> None:
+        self._owed = since if self._owed is None else min(since, self._owed)
 
     def _post(self, job: Job, change: Change) -> asyncio.Future[int | None]:
         said: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        id = f"{job.id}/{change.id}"
 
         def settled(code: int | None) -> None:
+            self._in_flight.pop(id, None)
+            if code is None:
+                self._owe(change.at)
             if not said.done():
                 said.set_result(code)
 
         self._bus.post(self._topic, self._event(job, change), on_ack=settled)
+        self._in_flight[id] = change.at
         return said
 
     def _event(self, job: Job, change: Change) -> bytes:
@@ -94,6 +174,10 @@ class Announcer:
                 reason=change.reason,
             ),
         )
+
+
+def _removal(removed: Removed) -> tuple[Job, Change]:
+    return removed.was, Change(id=removed.by, at=removed.at, status=removed.what)
 
 
 class QueueBoard:

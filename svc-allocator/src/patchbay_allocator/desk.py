@@ -149,7 +149,11 @@ class Desk:
             if body.device not in self._presence.online():
                 raise Rejected("combinator_offline", f"combinator {body.device} is not connected")
             combinator = (await self._kept.combinators([body.device])).get(body.device)
-            if combinator is None or combinator.command:
+            if combinator is None:
+                raise Rejected(
+                    "unreadable", f"the document of combinator {body.device} is unreadable"
+                )
+            if combinator.command:
                 raise Rejected("combinator_busy", f"combinator {body.device} has a job")
             await request.confirm()
             if await self._dispatcher.claim([(job, combinator)]):
@@ -190,7 +194,7 @@ class Desk:
             removed = Removed(job=job.id, what=what, by=request.id, at=now(), was=job)
             if await self._kept.remove(removed):
                 self._dispatcher.line.discard([job.id])
-                self._announcer.gone(job, what, request.id)
+                self._announcer.gone(removed)
                 self._look()
                 return {"job": job.id}
         raise Unavailable(f"job {id} is changed by others all the time")
@@ -199,6 +203,8 @@ class Desk:
         await self._prepare()
         job = await self._kept.job(id)
         if job is None:
+            if fault := await self._kept.fault(id):
+                raise Rejected("unreadable", f"the document of job {id} is unreadable: {fault}")
             raise Rejected("unknown_job", f"there is no job {id}")
         return job
 

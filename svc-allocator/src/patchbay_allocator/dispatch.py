@@ -18,8 +18,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from patchbay.bus import Bus
+from patchbay.clock import Moved
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id, now
 from patchbay_allocator import rules
@@ -43,6 +45,13 @@ REREAD_S = 2.0
 READING_SHARE = 20
 """Reading it may take one part in so many of the time."""
 
+TAKE_OVER_S = 5.0
+TAKE_OVER_SHARE = 50
+TAKE_OVER_PAUSE_S = 60.0
+"""How often documents of the seed's tool are looked for. It may take one part in so many of the
+time, since a store looks at every job for that (the embedded one takes 20 to 75 microseconds each,
+measured), and is not tried again at once when it has failed."""
+
 
 class Dispatcher:
     """Gives waiting jobs to free combinators."""
@@ -51,6 +60,7 @@ class Dispatcher:
         self,
         bus: Bus,
         kept: AllocatorStore,
+        devices: Iterable[int],
         presence: Presence,
         announcer: Announcer,
         settings: AllocatorSettings,
@@ -63,12 +73,15 @@ class Dispatcher:
         """Was a combinator free when we last looked? If not, a new job need not wake us."""
         self._bus = bus
         self._kept = kept
+        self._devices = frozenset(devices)
         self._presence = presence
         self._announcer = announcer
         self._job_timeout = timedelta(seconds=settings.job_timeout_s)
         self._grace = timedelta(seconds=settings.reconnect_grace_s)
         self._reissue_s = settings.reissue_s
+        self._moved = Moved()
         self._issued: dict[int, tuple[str, float]] = {}
+        self._take_over_at = -1e9
         self._read_at = -1e9
         self._reading_s = 0.0
         self._log = structlog.get_logger("dispatch").bind(instance=bus.client_id)
@@ -151,6 +164,12 @@ class Dispatcher:
         if devices is not None and not devices:
             return
         looked_at = await self._kept.combinators(devices)
+        if devices is None:
+            # The others' documents cannot be read, or are gone: those are made anew.
+            missing = self._devices - looked_at.keys()
+            if missing:
+                await self._kept.add_combinators(missing, now())
+            self.hands = {}
         self.hands.update(looked_at)
         jobs = await self._kept.jobs(one.job for one in looked_at.values() if one.job)
         over: list[Combinator] = []
@@ -162,25 +181,54 @@ class Dispatcher:
                 if not await self._fail(one, job):
                     self._issue_again(one, job)
             elif job is not None and rules.half_claimed(one, job):
-                if now() - one.since > HALF_S:
+                if now() - self._moved(one.since) > HALF_S:
                     await self._finish_claim(one, job)
             else:
                 over.append(one)
         await self._free(over)
 
-    async def adopt_orphans(self) -> None:
-        """Jobs that say that they are in progress where nobody holds them wait again.
+    async def take_over(self) -> int:
+        """Jobs that the seed's tool or server has written become ours, now and then: those that
+        wait are found in the line. Returns how many.
+
+        Those in progress are so at nobody of ours, or the tool has said so of ours: orphans.
+        """
+        loop = asyncio.get_running_loop()
+        if (began := loop.time()) < self._take_over_at:
+            return 0
+        try:
+            documents = await self._kept.not_ours()
+        except Unavailable:  # away, or it takes too long: the line must not wait for it
+            self._take_over_at = loop.time() + TAKE_OVER_PAUSE_S
+            raise
+        self._take_over_at = loop.time() + max(TAKE_OVER_S, (loop.time() - began) * TAKE_OVER_SHARE)
+        found = [job for job in (await self._kept.read(documents)).values() if job.found]
+        await self.adopt_orphans(job for job in found if job.in_progress)
+        moment = now()
+        changes = [
+            (job, rules.taken_over(job, moment))
+            for job in found
+            if not job.in_progress and (not job.v or job.found.get("status") != job.status)
+        ]
+        ours = await self._kept.change(changes)
+        self._put_back(new for _, new in changes if new.id in ours)
+        return len(ours)
+
+    async def adopt_orphans(self, found: Iterable[Job] = ()) -> None:
+        """Jobs that say that they are in progress where nobody holds them wait again; those in
+        ``found`` say so in another form than ours.
 
         The jobs are read first: a combinator holds its job before that is in progress.
         """
         moment = now()
-        started = await self._kept.in_progress(self.hands)
+        started = {job.id: job for job in found}
+        started |= await self._kept.in_progress(self._devices | self.hands.keys())
         combinators = await self._kept.combinators()
         orphans = [
             (job, rules.lost(job, new_id(), moment))
             for job in started.values()
-            if not rules.holds(combinators[job.assignedAt], job)
-            and moment - job.updatedAt > ORPHAN_S
+            if not rules.holds(combinators.get(job.assignedAt), job)
+            and abs(moment - self._moved(job.updatedAt)) > ORPHAN_S
         ]
         waiting = await self._kept.change(orphans)
         self._put_back(new for _, new in orphans if new.id in waiting)
@@ -188,10 +236,11 @@ class Dispatcher:
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
         """Has this attempt failed? Then the job goes on without this combinator."""
         moment = now()
+        lost_at = self._presence.lost_at(combinator.device)
         reason = rules.failure(
-            combinator,
+            replace(combinator, since=self._moved(combinator.since)),
             self._presence.state(combinator.device),
-            self._presence.lost_at(combinator.device),
+            lost_at and self._moved(lost_at),
             moment,
             self._job_timeout if self._presence.settled() else timedelta.max,
             self._grace,
@@ -247,7 +296,7 @@ class Dispatcher:
         return said != command or asyncio.get_running_loop().time() - at > self._reissue_s
 
     def _old(self, since: datetime) -> bool:
-        return (now() - since).total_seconds() > self._reissue_s
+        return (now() - self._moved(since)).total_seconds() > self._reissue_s
 
     def _post(self, one: Combinator, name: str, command: Mix | Drop) -> None:
         topic = self._bus.topics.command(SERVICE, combinator_device(one.device), name)

@@ -21,7 +21,7 @@ from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
-from patchbay.inbox import RangeInbox
+from patchbay.inbox import RangeInbox, SetAside
 from patchbay.messages import (
     Event,
     capture_time,
@@ -92,13 +92,14 @@ class AllocatorDomain:
     ) -> None:
         self.bus = bus
         self.kept = kept
+        kept.report = SetAside(bus, store, SERVICE).report
         self._devices = devices
         self._wake = asyncio.Event()
         group = settings.share_group
         self.presence = Presence(bus, devices, settings.job_timeout_s, self._wake.set)
-        self.announcer = Announcer(bus)
+        self.announcer = Announcer(bus, kept)
         self.board = QueueBoard(bus, kept, settings.state_interval_s)
-        self.dispatcher = Dispatcher(bus, kept, self.presence, self.announcer, settings)
+        self.dispatcher = Dispatcher(bus, kept, devices, self.presence, self.announcer, settings)
         self.inbox = RangeInbox(
             bus, store, store_settings, SERVICE, [REQUESTED, FINISHED], self._apply, group=group
         )
@@ -141,6 +142,9 @@ class AllocatorDomain:
             self._working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._working
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self.announcer.finish()
 
     def look(self) -> None:
         """Something has changed: look at what there is to do."""
@@ -241,6 +245,7 @@ class AllocatorDomain:
     async def _work(self) -> None:
         pause_s = self._pause_first_s
         looked_at = orphans_at = -1e9
+        failed = ""
         loop = asyncio.get_running_loop()
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
@@ -262,11 +267,19 @@ class AllocatorDomain:
                     await self.dispatcher.assign_waiting()
                 hands = self.dispatcher.hands
                 await self.board.refresh(mode, hands.values(), set(self.presence.online()))
-                pause_s = self._pause_first_s
+                await self.announcer.catch_up()
+                if count := await self.dispatcher.take_over():
+                    self._log.info("jobs taken over", count=count)
+                    self.board.want()
+                pause_s, failed = self._pause_first_s, ""
             except Unavailable as error:
                 looked_at = -1e9
                 self._log.warning("time stands still", why=str(error), next_try_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, self._pause_max_s)
             except Exception as error:  # the outermost loop of this task
-                self._log.error("looking failed", exc_info=error)
+                if failed != repr(error):
+                    self._log.error("dispatching failed", exc_info=error)
+                failed = repr(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, self._pause_max_s)

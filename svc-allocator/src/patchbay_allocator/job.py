@@ -13,7 +13,7 @@ so; see `rules.holds`.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -55,7 +55,10 @@ class Job(Struct, frozen=True, kw_only=True):
     lastError: str | None = None
     eventId: str
     v: int = 1
+    """0: found in the seed's form; see `documents`."""
     history: list[Change] = []
+    found: dict[str, Any] = {}
+    """The document as it was read, if it was not quite ours; not stored."""
 
     @property
     def in_progress(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from patchbay.errors import Rejected as Rejected
+from patchbay.messages import Count
 
 SERVICE: Final = "allocator"
 QUEUE: Final = "queue"
@@ -175,14 +176,18 @@ class QueueState(Struct, frozen=True, kw_only=True):
 # Commands: ``allocator/queue/cmd/<name>``.
 
 JobId = Annotated[str, Meta(max_length=64)]
+Name = Annotated[str, Meta(max_length=4_096)]
+"""A name as it is typed: in Unicode's decomposed form it is some four times as long."""
+Code = Annotated[str, Meta(max_length=256)]
+Device = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class Submit(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/submit`` -> ``{"job"}``: a job that no Chromebook has sent."""
 
-    ClientName: str
-    CustomerName: str
-    ColorCode: str
+    ClientName: Name
+    CustomerName: Name
+    ColorCode: Code
 
 
 class Assign(Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,7 +197,7 @@ class Assign(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     job: JobId
-    device: int
+    device: Device
     force: bool = False
 
 
@@ -212,7 +217,7 @@ class Recolor(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/recolor`` -> ``{"job", "ColorCode"}``: another colour for a waiting job."""
 
     job: JobId
-    ColorCode: str
+    ColorCode: Code
 
 
 class Retry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -234,12 +239,12 @@ class List(Struct, frozen=True, forbid_unknown_fields=True):
     any script, whatever the case.
     """
 
-    status: Annotated[str, Meta(pattern=r"^(waiting|inprogress[0-9]*|done|error)$")] | None = None
-    CustomerName: Annotated[str, Meta(max_length=256)] | None = None
+    status: Annotated[str, Meta(pattern=r"^(waiting|inprogress[0-9]*|done|error)\Z")] | None = None
+    CustomerName: Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*\Z")] | None = None
     order: Literal["newest", "oldest"] = "oldest"
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     """At most 200: so many documents fit into one MQTT packet of 256 KiB, unless names are long."""
-    skip: Annotated[int, Meta(ge=0)] = 0
+    skip: Count = 0
 
 
 class SetMode(Struct, frozen=True, forbid_unknown_fields=True):

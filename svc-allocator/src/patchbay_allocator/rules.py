@@ -49,6 +49,11 @@ def new(*, id: str, wanted: Requested, event_id: str, at: datetime, now: datetim
     )
 
 
+def taken_over(job: Job, now: datetime) -> Job:
+    """A job that was found in the seed's form: it gets a version, and stays what it is."""
+    return replace(job, v=job.v + 1, updatedAt=now)
+
+
 def claim_id(job: Job, device: int) -> str:
     """The name of the claim of this job, as it is now, by a combinator."""
     return f"{job.id}-{job.v}-{device}"
@@ -78,10 +83,11 @@ def claim(job: Job, combinator: Combinator, now: datetime) -> Job:
     )
 
 
-def holds(combinator: Combinator, job: Job | None) -> bool:
+def holds(combinator: Combinator | None, job: Job | None) -> bool:
     """Have both steps of the combinator's claim been made, and nothing since?"""
     return (
         job is not None
+        and combinator is not None
         and job.status == f"{IN_PROGRESS}{combinator.device}"
         and bool(job.history)
         and job.history[-1].id == combinator.command

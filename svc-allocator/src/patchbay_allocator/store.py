@@ -7,21 +7,28 @@
     dead           dead letters; expire
 
 Replicas share all of it. A document is replaced whole, and only if nobody has changed it since it
-was read: a job by its ``v``, a combinator by its ``rev``. A standalone MongoDB has no transactions;
-what is two documents' affair is done in an order in which each step alone is right.
+was read: a job by its ``v`` and what the seed's tool changes in it (`documents.matching`), a
+combinator by its ``rev``. A standalone MongoDB has no transactions; what is two documents' affair
+is done in an order in which each step alone is right.
+
+A document that cannot be read is reported once, and stepped over.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from patchbay.errors import Unreadable
 from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
+from patchbay_allocator import documents
+from patchbay_allocator.documents import BSON_TYPES, CANONICAL, matching, public
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
 from patchbay_allocator.messages import List, Mode, combinator_device
 
@@ -34,9 +41,13 @@ DEAD = "dead"
 PART = 100
 """Jobs to one insert: so many cost hardly more, each, than a thousand, and others need not wait."""
 
-_BSON_TYPES = (datetime,)
+PAGE = 1_000
+"""Documents that are read at once."""
 
 T = TypeVar("T")
+
+Report = Callable[[str, Any, str], Awaitable[None]]
+"""The collection, the id and the fault of a document that cannot be read."""
 
 
 class AllocatorStore:
@@ -46,6 +57,8 @@ class AllocatorStore:
         self._store = store
         self._ttl_s = events_ttl_s
         self._prepared = False
+        self.report: Report | None = None
+        """Hears of documents that cannot be read."""
 
     async def prepare(self, devices: Iterable[int], now: datetime) -> None:
         """Make indexes and the documents of combinators that have none; once."""
@@ -55,9 +68,7 @@ class AllocatorStore:
         await self._store.ensure_index(EVENTS, [("at", 1)], expireAfterSeconds=self._ttl_s)
         await self._store.ensure_index(EVENTS, [("job", 1)])
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
-        rev = int(now.timestamp() * 1000)
-        new = [Combinator(device=one, rev=rev, since=now) for one in devices]
-        await self._store.insert_new(COMBINATORS, [_combinator(one) for one in new])
+        await self.add_combinators(devices, now)
         self._prepared = True
 
     # Jobs
@@ -76,7 +87,7 @@ class AllocatorStore:
         left = [job for job in jobs if job.id not in gone]
         for start in range(0, len(left), PART):
             some = left[start : start + PART]
-            await self._store.insert_new(JOBS, [_document(job) for job in some])
+            await self._store.insert_new(JOBS, [documents.document(job) for job in some])
             kept(some)
         for id in await self._removed([job.id for job in left]):
             await self._store.remove(JOBS, {"_id": ObjectId(id), "v": 1})
@@ -86,35 +97,61 @@ class AllocatorStore:
         return (await self.jobs([id])).get(id)
 
     async def jobs(self, ids: Iterable[str]) -> dict[str, Job]:
-        """The jobs with these ids, as far as there are any."""
+        """The jobs with these ids, as far as there are any that can be read."""
         wanted = [ObjectId(id) for id in ids if ObjectId.is_valid(id)]
         if not wanted:
             return {}
-        found = await self._store.find(JOBS, {"_id": {"$in": wanted}})
-        return {str(one["_id"]): _job(one) for one in found}
+        return await self.read(await self._store.find(JOBS, {"_id": {"$in": wanted}}))
+
+    async def fault(self, id: str) -> str:
+        """Why the document of a job cannot be read; empty if it can, or if there is none."""
+        if not ObjectId.is_valid(id):
+            return ""
+        for one in await self._store.find(JOBS, {"_id": ObjectId(id)}):
+            try:
+                documents.read(one)
+            except Unreadable as error:
+                return str(error)
+        return ""
 
     async def caused_by(self, event_id: str, since: datetime) -> Job | None:
         """The job that this event made, if it came after ``since``."""
         query = {"_id": {"$gte": ObjectId.from_datetime(since)}, "eventId": event_id}
-        found = await self._store.find(JOBS, query, limit=1)
-        return _job(found[0]) if found else None
+        found = await self.read(await self._store.find(JOBS, query, limit=1))
+        return next(iter(found.values()), None)
 
     async def waiting(self, limit: int) -> list[str]:
         """The ids of the oldest jobs that wait, oldest first."""
-        found = await self._store.find(JOBS, {"status": WAITING}, sort=[("_id", 1)], limit=limit)
-        return [str(one["_id"]) for one in found]
+        ids: list[str] = []
+        read = 0
+        while len(ids) < limit:
+            found = await self._store.find(
+                JOBS, {"status": WAITING}, sort=[("_id", 1)], skip=read, limit=limit
+            )
+            ids += await self.read(found)
+            read += len(found)
+            if len(found) < limit:
+                break
+        return ids[:limit]
 
     async def in_progress(self, devices: Iterable[int]) -> dict[str, Job]:
-        """The jobs that are in progress at these combinators."""
+        """The jobs that are in progress at these combinators, or at nobody knows which."""
+        named = [f"{IN_PROGRESS}{one}" for one in (0, *devices)]
+        query = {"status": {"$in": [IN_PROGRESS, *named]}}
+        return await self.read(await self._store.find(JOBS, query))
+
+    async def changed_since(self, moment: datetime, skip: int) -> list[Job]:
+        """Jobs that were changed at or after ``moment``, a page of them."""
+        query = {"updatedAt": {"$gte": moment}}
         found = await self._store.find(
-            JOBS, {"status": {"$in": [f"{IN_PROGRESS}{one}" for one in devices]}}
+            JOBS, query, sort=[("updatedAt", 1), ("_id", 1)], skip=skip, limit=PAGE
         )
-        return {str(one["_id"]): _job(one) for one in found}
+        return list((await self.read(found)).values())
 
     async def change(self, changes: Sequence[tuple[Job, Job]]) -> set[str]:
         """Put each job in the place of what it was made from. Returns the ids of those that are in
         the store now; the others were changed by somebody else."""
-        filters = [({"_id": ObjectId(old.id), "v": old.v}, _document(new)) for old, new in changes]
+        filters = [(matching(old), documents.document(new)) for old, new in changes]
         if not filters:
             return set()
         if await self._store.replace(JOBS, filters) == len(filters):
@@ -122,25 +159,63 @@ class AllocatorStore:
         found = await self.jobs(new.id for _, new in changes)
         return {new.id for _, new in changes if _same(found.get(new.id), new)}
 
+    async def not_ours(self) -> list[Document]:
+        """Documents whose form is not quite ours, a page of them at most."""
+        return await self._store.find(JOBS, {"$nor": [CANONICAL]}, limit=PAGE)
+
+    async def read(self, found: Iterable[Document]) -> dict[str, Job]:
+        """Jobs by their ids, in order; what cannot be read is reported, and left out."""
+        jobs: dict[str, Job] = {}
+        for one in found:
+            try:
+                job = documents.read(one)
+            except Unreadable as error:
+                await self._report(JOBS, one, error)
+            else:
+                jobs[job.id] = job
+        return jobs
+
+    async def _report(self, collection: str, found: Document, error: Exception) -> None:
+        if self.report is not None:
+            await self.report(collection, found.get("_id"), str(error))
+
     async def remove(self, removed: Removed) -> bool:
         """Remove a job, if it is still as it was; and keep that it was there. True if it is gone.
 
         The trace comes first: a job that comes again meets it.
         """
-        id = ObjectId(removed.job)
+        was = matching(removed.was)
+        removed = replace(removed, was=replace(removed.was, found={}))
         trace = {"_id": f"removed:{removed.job}", **_fields(removed)}
         await self._store.insert_new(EVENTS, [trace])
-        if await self._store.remove(JOBS, {"_id": id, "v": removed.was.v}):
+        if await self._store.remove(JOBS, was):
             return True
-        if await self._store.count(JOBS, {"_id": id}):
+        if await self._store.count(JOBS, {"_id": was["_id"]}):
             await self._store.remove(EVENTS, {"_id": trace["_id"], "by": removed.by})
             return False
         return True
 
     async def removed(self, job: str) -> Removed | None:
         """What was done to a job that is gone, or None if there never was one, or long ago."""
-        found = await self._store.find(EVENTS, {"_id": f"removed:{job}"})
-        return _convert(found[0], Removed) if found else None
+        for one in await self._store.find(EVENTS, {"_id": f"removed:{job}"}):
+            try:
+                return _convert(one, Removed)
+            except msgspec.ValidationError as error:
+                await self._report(EVENTS, one, error)
+        return None
+
+    async def removed_since(self, moment: datetime) -> list[Removed]:
+        """What was done to jobs that went at or after ``moment``, the oldest first."""
+        removed = []
+        found = await self._store.find(
+            EVENTS, {"at": {"$gte": moment}}, sort=[("at", 1)], limit=PAGE
+        )
+        for one in found:
+            try:
+                removed.append(_convert(one, Removed))
+            except msgspec.ValidationError as error:
+                await self._report(EVENTS, one, error)
+        return removed
 
     async def _removed(self, jobs: Sequence[str]) -> set[str]:
         """Which of these were removed. Asked by range, since jobs that come together have ids that
@@ -157,8 +232,23 @@ class AllocatorStore:
         query: Document = {}
         if devices is not None:
             query["_id"] = {"$in": [combinator_device(one) for one in devices]}
-        found = await self._store.find(COMBINATORS, query)
-        return {one["device"]: _convert(one, Combinator) for one in found}
+        known = {}
+        for one in await self._store.find(COMBINATORS, query):
+            try:
+                combinator = _convert(one, Combinator)
+                if one["_id"] != combinator_device(combinator.device):
+                    raise Unreadable("device must be the number in _id")
+            except (msgspec.ValidationError, Unreadable) as error:
+                await self._report(COMBINATORS, one, error)
+            else:
+                known[combinator.device] = combinator
+        return known
+
+    async def add_combinators(self, devices: Iterable[int], now: datetime) -> None:
+        """Make the documents of combinators that have none."""
+        rev = int(now.timestamp() * 1000)
+        new = [Combinator(device=one, rev=rev, since=now) for one in devices]
+        await self._store.insert_new(COMBINATORS, [_combinator(one) for one in new])
 
     async def change_combinators(
         self, changes: Sequence[tuple[Combinator, Combinator]]
@@ -182,18 +272,35 @@ class AllocatorStore:
     # Mode
 
     async def mode(self) -> Mode:
-        """``auto``, unless somebody has said otherwise."""
-        found = await self._store.find(SETTINGS, {"_id": "allocator"})
-        return "manual" if found and found[0].get("mode") == "manual" else "auto"
+        """``auto``, unless somebody has said otherwise, in a document that can be read."""
+        for one in await self._store.find(SETTINGS, {"_id": "allocator"}):
+            if one.get("mode") == "manual":
+                return "manual"
+            if one.get("mode") != "auto":
+                await self._report(SETTINGS, one, Unreadable("mode must be auto or manual"))
+        return "auto"
 
     async def set_mode(self, mode: Mode) -> None:
         await self._store.save(SETTINGS, [{"_id": "allocator", "mode": mode}])
+
+    # How far the broker has our events
+
+    async def published(self, instance: str) -> datetime | None:
+        """Until when this replica's events are with the broker; None: it has not said so yet."""
+        for one in await self._store.find(SETTINGS, {"_id": _published(instance)}):
+            if isinstance(at := one.get("at"), datetime):
+                return at
+            await self._report(SETTINGS, one, Unreadable("at must be a time"))
+        return None
+
+    async def set_published(self, instance: str, at: datetime) -> None:
+        await self._store.save(SETTINGS, [{"_id": _published(instance), "at": at}])
 
     # Questions
 
     async def counts(self, devices: Iterable[int]) -> dict[str, int]:
         """How many jobs are waiting, inprogress, done and error."""
-        started = [f"{IN_PROGRESS}{one}" for one in devices]
+        started = [IN_PROGRESS, *(f"{IN_PROGRESS}{one}" for one in (0, *devices))]
         return {
             WAITING: await self._store.count(JOBS, {"status": WAITING}),
             IN_PROGRESS: await self._store.count(JOBS, {"status": {"$in": started}}),
@@ -231,28 +338,18 @@ class AllocatorStore:
         await self._store.bury(DEAD, letter)
 
 
-def public(document: Document) -> Document:
-    """A job's document for an answer: ``_id`` as text."""
-    return {**document, "_id": str(document["_id"])}
-
-
 def _same(found: Job | None, new: Job) -> bool:
     """Is this our change? A driver's second try finds its first one done."""
     return found is not None and (found.v, found.history[-1].id) == (new.v, new.history[-1].id)
 
 
 def _fields(value: Any) -> Document:
-    fields: Document = msgspec.to_builtins(value, builtin_types=_BSON_TYPES)
+    fields: Document = msgspec.to_builtins(value, builtin_types=BSON_TYPES)
     return fields
 
 
-def _document(job: Job) -> Document:
-    fields = _fields(job)
-    return {"_id": ObjectId(fields.pop("id")), **fields}
-
-
-def _job(document: Document) -> Job:
-    return _convert({**document, "id": str(document["_id"])}, Job)
+def _published(instance: str) -> str:
+    return f"allocator-published:{instance}"
 
 
 def _combinator(combinator: Combinator) -> Document:
@@ -261,4 +358,4 @@ def _combinator(combinator: Combinator) -> Document:
 
 def _convert(document: Mapping[str, Any], kind: type[T]) -> T:
     fields = {key: value for key, value in document.items() if key != "_id"}
-    return msgspec.convert(fields, kind, builtin_types=_BSON_TYPES, strict=True)
+    return msgspec.convert(fields, kind, builtin_types=BSON_TYPES, strict=True)

@@ -13,6 +13,7 @@ time, so that no other index is needed.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from patchbay.errors import DocumentRejected
@@ -64,14 +65,15 @@ class BartenderStore:
 
     @property
     def known(self) -> bool:
-        """Has `prepare` ever come to its end?"""
-        return self._prepared
+        """Has `prepare` come to its end?"""
+        return self._prepared and self.bars.get(self._first.bar) is not None
 
     async def prepare(self) -> None:
         """Read the bar, make it if there is none, and finish what a kill cut short: at the start,
         and after each save that failed. Raises Unavailable."""
         if await self.bars.load():
             self._prepared = False
+        self.bars.wait_for(self._first.bar)
         if self._prepared:
             return
         if self.bars.get(self._first.bar) is None:
@@ -81,7 +83,11 @@ class BartenderStore:
             await self.bars.save([fresh])
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
         for one in await self._store.find(SETTINGS, {"_id": self._settings_id}):
-            self.sec_per_liter = one["sec_per_liter"]
+            found = one.get("sec_per_liter")
+            if isinstance(found, int | float) and 0 < found < math.inf:
+                self.sec_per_liter = found
+            else:
+                await self._report(SETTINGS, one, "sec_per_liter must be a number above 0")
         await self._reconcile()
         self._prepared = True
 
@@ -122,10 +128,16 @@ class BartenderStore:
         for id, one in open_records.items():
             if ended is not None and ended.run.id == id:
                 self.record(Record(ended.run, ended.status, ended))
+            elif not isinstance(one.get("ordered_at"), datetime):
+                await self._report(BLENDS, one, "ordered_at must be a time")
             else:
                 lost = {"status": "failed", "reason": LOST, "ended_at": one["ordered_at"]}
                 self._records[id] = {**one, **lost}
         await self.save_records()
+
+    async def _report(self, collection: str, found: Document, fault: str) -> None:
+        if self.bars.report is not None:
+            await self.bars.report(collection, found["_id"], fault)
 
     def _range(self) -> dict[str, str]:
         return {"$gte": f"{self._first.bar}:", "$lt": f"{self._first.bar};"}

@@ -24,7 +24,7 @@ from patchbay.bus.commands import Command
 from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
-from patchbay.inbox import Aggregate, Outgoing, Publisher
+from patchbay.inbox import Aggregate, Outgoing, Publisher, SetAside
 from patchbay.messages import encode, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
 from patchbay_lantern import rules
@@ -98,6 +98,7 @@ class LanternDomain:
         self._in_time_s = settings.answer_s * IN_TIME
         bus.on_connect(self._connected)
         bus.keep_letter = kept.bury
+        kept.documents.report = SetAside(bus, kept.store, SERVICE).report
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
         Commands(
             bus,

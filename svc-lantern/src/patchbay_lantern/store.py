@@ -25,12 +25,18 @@ class LanternStore:
         self._prepared = False
         self.documents: Aggregates[Lanterns] = Aggregates(store, LANTERNS, Lanterns)
 
+    @property
+    def store(self) -> Store:
+        """Where all of it is."""
+        return self._store
+
     async def load(self) -> Aggregate[Lanterns]:
         """The document as it is kept; a new one before the first command. Raises Unavailable."""
         if not self._prepared:
             await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
             self._prepared = True
         await self.documents.load()
+        self.documents.wait_for(ALL)
         document = self.documents.get(ALL)
         if document is None:
             document = Aggregate(ALL, Lanterns())

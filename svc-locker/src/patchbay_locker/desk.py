@@ -148,6 +148,7 @@ class Desk:
         """The board of a request, and the answer that the request has had already. Hold the lock.
         Raises Rejected for a board not known."""
         await self._kept.prepare(now())
+        self._kept.boards.require_readable(request.device)
         aggregate = self._kept.boards.get(request.device)
         rules.known(aggregate.state if aggregate else None, request.device)
         assert aggregate is not None  # noqa: S101 - known() has refused
@@ -212,6 +213,7 @@ class Desk:
             await self._kept.prepare(now())
         if request.device == ALL:
             return None
+        self._kept.boards.require_readable(request.device)
         board = self._kept.boards.get(request.device)
         rules.known(board.state if board else None, request.device)
         return board

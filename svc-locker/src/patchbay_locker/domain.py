@@ -22,7 +22,7 @@ from patchbay.bus.letters import read_letter
 from patchbay.clock_guard import Guard
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
-from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
+from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
 from patchbay.messages import (
     Event,
     capture_time,
@@ -42,7 +42,7 @@ from patchbay_locker.desk import Desk
 from patchbay_locker.messages import REPORT, SERVICE, Report
 from patchbay_locker.rules import Access, Board, Effect, Publish, SaveRental
 from patchbay_locker.settings import LockerSettings
-from patchbay_locker.store import LockerStore, access
+from patchbay_locker.store import BOARDS, LockerStore, access
 from patchbay_locker.timekeeper import Timekeeper
 
 TICK_S = 0.5
@@ -95,7 +95,18 @@ class LockerDomain:
         self.bus = bus
         self.kept = kept
         self.settings = settings
-        self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._apply)
+        self._keeper = Keeper(
+            bus,
+            store,
+            SERVICE,
+            kept.boards,
+            BOARDS,
+            self._prepare,
+            self.keep,
+            self._apply,
+            self._document_of,
+        )
+        self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._keeper.apply)
         self.time = Timekeeper(bus, kept, guard or Guard(), self.keep)
         self.announcer = Announcer(bus, kept, self.time, self._prepare)
         self.desk = Desk(
@@ -112,6 +123,7 @@ class LockerDomain:
     async def __aenter__(self) -> Self:
         self.inbox.start()
         self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
+        self._watcher = self.bus.tasks.spawn(self._keeper.watch(), "unreadable documents")
         return self
 
     async def __aexit__(
@@ -123,6 +135,7 @@ class LockerDomain:
         self.time.close()
         self.announcer.close()
         await self.inbox.stop()
+        self._watcher.cancel()
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker], timeout=STOP_SAVE_S)
@@ -174,6 +187,12 @@ class LockerDomain:
                 # The boards have taken in what is not kept: else it would count as known next time.
                 boards.doubt(changed)
                 raise
+
+    def _document_of(self, event: Event) -> str:
+        """The document that a report changes, or that its board could have (see `_device`)."""
+        board = _reports.decode(event.data).board
+        twin = twin_id(board)
+        return twin if twin in self.kept.boards.faults else device_id(board)
 
     def _fold(
         self,

@@ -23,6 +23,7 @@ from patchbay.errors import DocumentRejected
 from patchbay.inbox import Aggregates
 from patchbay.messages import DeadLetter, rfc3339
 from patchbay.store import Document, Store
+from patchbay.topics import device_id
 from patchbay_locker.board import Access, Board, SaveRental
 
 BOARDS = "boards"
@@ -85,11 +86,13 @@ class LockerStore:
             for id, one in self._rentals.items()
             if one["status"] != "active" and id not in running
         }
-        active = {one["_id"]: one for one in await self._store.find(RENTALS, {"status": "active"})}
+        active = await self._active()
         for id, (board, rental) in running.items():
             if id not in active or active[id]["expires_at"] != rental.expires_at:
                 self.record(SaveRental(rental, board, "active"))
         for id, one in active.items():
+            if device_id(one["board"]) in self.boards.faults:
+                continue  # nobody can say whether it still runs
             if id not in running and id not in self._rentals:
                 over = one["expires_at"] <= now
                 ended = {
@@ -98,6 +101,20 @@ class LockerStore:
                 }
                 self._rentals[id] = {**one, **ended}
         await self.save_records()
+
+    async def _active(self) -> dict[str, Document]:
+        """The records of active rentals, without those that cannot be read."""
+        active: dict[str, Document] = {}
+        for one in await self._store.find(RENTALS, {"status": "active"}):
+            for key, kind in (("_id", str), ("board", str), ("expires_at", datetime)):
+                if not isinstance(one.get(key), kind):
+                    fault = f"{key} must be a {kind.__name__}"
+                    if self.boards.report is not None:
+                        await self.boards.report(RENTALS, one.get("_id"), fault)
+                    break
+            else:
+                active[one["_id"]] = one
+        return active
 
     # Questions
 

@@ -67,6 +67,7 @@ class Desk:
         nodes = self._kept.nodes
         async with nodes.lock:
             await self._kept.prepare()
+            nodes.require_readable(request.device)
             node = nodes.get(request.device)
             if node is None:
                 raise _unknown(request.device)
@@ -94,6 +95,7 @@ class Desk:
     async def _show(self, request: Request, body: Show) -> Answer:
         async with self._kept.nodes.lock:
             await self._kept.prepare()
+            self._kept.nodes.require_readable(request.device)
             node = self._kept.nodes.get(request.device)
             if node is None:
                 raise _unknown(request.device)
@@ -105,6 +107,7 @@ class Desk:
         to = _moment(body.to, "to")
         async with self._kept.nodes.lock:
             await self._kept.prepare()
+            self._kept.nodes.require_readable(node_device(body.node))
             node = self._kept.nodes.get(node_device(body.node))
             if node is None:
                 raise _unknown(node_device(body.node))

@@ -23,7 +23,7 @@ from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
 from patchbay.forms import DataReader, carries_nothing
-from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher
+from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
 from patchbay.messages import Event, capture_time, event_type, new_event, new_id, now, rfc3339
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
@@ -45,7 +45,7 @@ from patchbay_mesh.messages import (
 from patchbay_mesh.recent import Recent
 from patchbay_mesh.rules import Node, Publish
 from patchbay_mesh.settings import MeshSettings
-from patchbay_mesh.store import MeshStore, message, reading
+from patchbay_mesh.store import NODES, MeshStore, message, reading
 
 TICK_S: Final = 0.5
 """How often silence is looked for; a short timeout asks for more."""
@@ -84,6 +84,17 @@ class _Round:
     messages: list[Document] = field(default_factory=list)
 
 
+def _node_of(event: Event) -> str:
+    """The document that an event changes; none for those about all nodes."""
+    name = event.type.rpartition(".")[2]
+    if carries_nothing(event) or name not in (DATA, MESSAGE):
+        return ""
+    if name == DATA:
+        return node_device(_data.read(event).node)
+    said = _message.read(event)
+    return "" if said.type == RESTARTED else node_device(said.node)
+
+
 class MeshDomain:
     """Owns the nodes. Enter it before the bus connects. ``clock``: seconds, monotonic."""
 
@@ -99,14 +110,17 @@ class MeshDomain:
         self.bus = bus
         self.kept = kept
         self.settings = settings
-        self.recent = Recent(settings.history_length)
+        self.recent = Recent(settings.history_length, settings.history_bytes)
+        self._keeper = Keeper(
+            bus, store, SERVICE, kept.nodes, NODES, kept.prepare, self.keep, self._apply, _node_of
+        )
         self.inbox = Inbox(
             bus,
             store,
             store_settings,
             SERVICE,
             [DATA, MESSAGE, NETWORK],
-            self._apply,
+            self._keeper.apply,
             large_round=LARGE_ROUND,
             gather_s=GATHER_S,
         )
@@ -123,6 +137,7 @@ class MeshDomain:
     async def __aenter__(self) -> Self:
         self.inbox.start()
         self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
+        self._watcher = self.bus.tasks.spawn(self._keeper.watch(), "unreadable documents")
         return self
 
     async def __aexit__(
@@ -132,6 +147,7 @@ class MeshDomain:
         traceback: TracebackType | None,
     ) -> None:
         await self.inbox.stop()
+        self._watcher.cancel()
         if self._ticker is not None:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -222,9 +238,12 @@ class MeshDomain:
                 self._heard(known, event, rules.message(known.state, time), this)
 
     def _node(self, address: int, event: Event, this: _Round) -> Aggregate[Node] | None:
-        """The node, new if it must be; None if it knows the event already."""
+        """The node, new if it must be; None if it knows the event already, or if its document
+        cannot be read: then this is one of an event about many nodes."""
         nodes = self.kept.nodes
         id = node_device(address)
+        if id in nodes.faults:
+            return None
         node = nodes.get(id)
         if node is None:
             node = Aggregate(id, Node(address))

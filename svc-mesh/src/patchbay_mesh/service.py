@@ -61,7 +61,7 @@ SERVICE = Service(
             subscribe=(*_EVENTS, "mesh/+/cmd/+"),
         ),
     },
-    collections=("messages", "nodes", "readings"),
+    collections=("messages", "nodes", "parked", "readings"),
     demo="patchbay_mesh.simulator:run",
     chaos="patchbay_mesh.chaos:Programs",
     cli="patchbay_mesh.cli:app",

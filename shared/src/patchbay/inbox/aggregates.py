@@ -9,20 +9,25 @@ it stands in the document itself, since a standalone MongoDB has no transactions
 the events that follow from the change and that the broker has not confirmed: a CloudEvents batch
 as text (measured: a list of documents costs the embedded store several times as much). ``done``
 are the last commands and their answers, so that a command delivered twice acts once.
+
+A document that cannot be read is set aside: it stays as it is and is reported once, its commands
+are refused, and events for it wait in the collection ``parked``. It is looked at again every few
+seconds; once somebody has repaired or removed it, all that waited follows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from patchbay.errors import DocumentRejected, Unavailable
-from patchbay.messages import Event, batch, decode_events, encode
+from patchbay.errors import DocumentRejected, Rejected, Unavailable, Unreadable
+from patchbay.messages import MAX_INT, Event, batch, decode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
 
@@ -30,6 +35,15 @@ T = TypeVar("T", bound=Struct)
 
 _BSON_TYPES = (bytes, datetime)
 """What BSON has and JSON has not, of what our states hold."""
+
+RECHECK_S = 5.0
+"""How often documents that are set aside are read again."""
+
+MAX_NESTING = 32
+"""Levels of a document. Ours have three or four; the store's limit is 100."""
+
+Report = Callable[[str, Any, str], Awaitable[None]]
+"""The collection, the id and the fault of a document that cannot be read."""
 
 DONE_COMMANDS = 16
 """Commands that each document remembers: more than the broker sends again of one device."""
@@ -41,6 +55,18 @@ class Outgoing(NamedTuple):
     device: str
     name: str
     event: bytes
+
+
+class _Head(Struct):
+    """Of an event of ours: what says where it is published."""
+
+    id: str
+    type: str
+    subject: str = ""
+
+
+_outgoing = msgspec.json.Decoder(list[Raw])
+_head = msgspec.json.Decoder(_Head)
 
 
 class Aggregate(Generic[T]):
@@ -109,6 +135,13 @@ class Aggregates(Generic[T]):
         self._stale: set[str] = set()
         self._loaded = False
         self._loading = asyncio.Lock()
+        self._recheck_at = 0.0
+        self.faults: dict[str, str] = {}
+        """Documents that are set aside, by id, and what is wrong with each."""
+        self.report: Report | None = None
+        """Hears of each document that cannot be read, whenever it is read."""
+        self.repaired: list[Aggregate[T]] = []
+        """Documents that can be read again, until somebody has published what they are."""
         self.lock = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Aggregate[T]]:
@@ -121,8 +154,27 @@ class Aggregates(Generic[T]):
         """The document with this id, or None if there is none yet."""
         return self._known.get(id)
 
+    def require_readable(self, id: str) -> None:
+        """Raises Rejected, with the fault, for a document that is set aside."""
+        fault = self.faults.get(id)
+        if fault is not None:
+            raise Rejected(
+                "unreadable",
+                f"the document {id} in {self._collection} is unreadable, repair or remove it:"
+                f" {fault}",
+            )
+
+    def wait_for(self, id: str) -> None:
+        """Raises Unavailable, with the fault, while a document is set aside without which its
+        service can do nothing."""
+        try:
+            self.require_readable(id)
+        except Rejected as error:
+            raise Unavailable(error.message) from None
+
     def add(self, aggregate: Aggregate[T]) -> None:
-        """A document that is new; it is in the store after `save`."""
+        """A document that is new; it is in the store after `save`. Not for one that is set aside:
+        check `faults` first."""
         self._known[aggregate.id] = aggregate
 
     def doubt(self, ids: Iterable[str]) -> None:
@@ -140,19 +192,52 @@ class Aggregates(Generic[T]):
     async def _load(self) -> bool:
         if not self._loaded:
             found = await self._store.find(self._collection, {})
-            self._known = {one["_id"]: self._decode(one) for one in found}
+            self.faults.clear()
+            self._known = await self._read(found)
             self._stale.clear()
             self._loaded = True
+            self._recheck_at = asyncio.get_running_loop().time() + RECHECK_S
             return True
+        changed = await self._recheck()
         if self._stale:
             stale = sorted(self._stale)
             found = await self._store.find(self._collection, {"_id": {"$in": stale}})
             for id in stale:
                 self._known.pop(id, None)
-            self._known.update({one["_id"]: self._decode(one) for one in found})
+                self.faults.pop(id, None)
+            self._known.update(await self._read(found))
             self._stale.clear()
             return True
-        return False
+        return changed
+
+    async def _recheck(self) -> bool:
+        """Look again at what is set aside. True if something has been repaired or removed."""
+        loop = asyncio.get_running_loop()
+        if not self.faults or loop.time() < self._recheck_at:
+            return False
+        ids = sorted(self.faults)
+        found = await self._store.find(self._collection, {"_id": {"$in": ids}})
+        self._recheck_at = loop.time() + RECHECK_S
+        self.faults.clear()
+        repaired = await self._read(found)
+        self._known.update(repaired)
+        self.repaired += repaired.values()
+        return len(self.faults) < len(ids)
+
+    async def _read(self, found: Iterable[Document]) -> dict[str, Aggregate[T]]:
+        known = {}
+        for one in found:
+            id = one.get("_id")
+            try:
+                if not isinstance(id, str):
+                    raise Unreadable("_id must be a text")
+                known[id] = self._decode(one)
+            except Unreadable as error:
+                if isinstance(id, str):
+                    self.faults[id] = str(error)
+                if self.report is not None:
+                    await self.report(self._collection, id, str(error))
+        return known
 
     async def save(self, aggregates: Iterable[Aggregate[T]]) -> None:
         """Write what has changed. Raises Unavailable, and DocumentRejected for what cannot be
@@ -216,16 +301,67 @@ class Aggregates(Generic[T]):
         }
 
     def _decode(self, document: Document) -> Aggregate[T]:
-        fields: dict[str, Any] = dict(document)
+        """Raises Unreadable: whatever is wrong with one document, the others must not wait."""
+        try:
+            _check_numbers(document, "")
+            return self._aggregate(dict(document))
+        except Unreadable:
+            raise
+        except KeyError as error:
+            raise Unreadable(f"{error} is required") from error
+        except Exception as error:  # a document can be anything
+            raise Unreadable(str(error) or repr(error)) from error
+
+    def _aggregate(self, fields: dict[str, Any]) -> Aggregate[T]:
         id = fields.pop("_id")
-        one = Aggregate(id, self._state(fields), fields["v"])
-        one.applied = {source: (at["epoch"], at["seq"]) for source, at in fields["applied"].items()}
-        if fields["outgoing"]:
-            for event in decode_events(fields["outgoing"].encode()):
-                name = event.type.rpartition(".")[2]
-                one.outgoing[event.id] = Outgoing(device_id(event.subject), name, encode(event))
-        one.done = dict(fields["done"])
+        one = Aggregate(id, self._state(fields), _version(fields["v"]))
+        one.applied = {
+            source: (_text(at["epoch"]), _count(at["seq"]))
+            for source, at in fields["applied"].items()
+        }
+        for raw in decode(_outgoing, fields["outgoing"].encode()) if fields["outgoing"] else ():
+            head = decode(_head, raw)
+            name = head.type.rpartition(".")[2]
+            one.outgoing[head.id] = Outgoing(device_id(head.subject), name, bytes(raw))
+        one.done = {_text(command): _text(answer) for command, answer in fields["done"]}
         return one
 
     def _state(self, fields: dict[str, Any]) -> T:
         return msgspec.convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
+
+
+def _check_numbers(value: Any, where: str, depth: int = 0) -> None:
+    """No number that a later sum or JSON could not hold. Raises Unreadable."""
+    if isinstance(value, int) and not -MAX_INT <= value <= MAX_INT:
+        raise Unreadable(f"{where} must be at most {MAX_INT}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Unreadable(f"{where} must be a finite number")
+    if not isinstance(value, dict | list):
+        return
+    if depth == MAX_NESTING:
+        raise Unreadable(f"{where} is nested deeper than {MAX_NESTING}")
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        if isinstance(part, int | float | dict | list):
+            _check_numbers(part, f"{where}.{key}" if where else str(key), depth + 1)
+
+
+def _version(found: Any) -> int:
+    """A version; one that a JavaScript shell has written is a double."""
+    if isinstance(found, float) and found.is_integer():
+        found = int(found)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise Unreadable("v must be a whole number above 0")
+    return found
+
+
+def _count(found: Any) -> int:
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise Unreadable("applied: seq must be a whole number")
+    return found
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise Unreadable(f"a text is required, got {type(found).__name__}")
+    return found

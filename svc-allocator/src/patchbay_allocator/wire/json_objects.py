@@ -3,10 +3,11 @@
     {"ClientName": "A", "data": {...}}{"ClientName": "B", ...}   {"Clie
 
 There is no delimiter (source: the seed's programs, which send ``json.dumps(...)`` and nothing
-else): an object ends where its closing brace is. White space between objects is skipped. Bytes are
-looked at once, whatever the packets: what was seen of an unfinished object is a stack of open
-brackets and whether we are in a string. No byte of a UTF-8 character beyond ASCII looks like a
-bracket or a quote, so a Hangul character may be split anywhere.
+else): an object ends where its closing brace is. What stands between objects and can mean nothing
+else is skipped: white space, a byte order mark, and NUL and RS, with which some programs end or
+begin a text. Bytes are looked at once, whatever the packets: what was seen of an unfinished object
+is a stack of open brackets and whether we are in a string. No byte of a UTF-8 character beyond
+ASCII looks like a bracket or a quote, so a Hangul character may be split anywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ MAX_DEPTH: Final = 16
 MAX_ORIGINAL: Final = 1_024
 """Bytes of what was refused that an error keeps: enough to see what it was."""
 
-_SPACE = re.compile(rb"[ \t\r\n]*")
+_BOM: Final = b"\xef\xbb\xbf"
+_SPACE = re.compile(rb"(?:[ \t\r\n\v\f\0\x1e]|\xef\xbb\xbf)*")
 _IN_OBJECT = re.compile(rb'["{}\[\]]')
 _IN_STRING = re.compile(rb'["\\]')
 _CLOSES = {0x5B: 0x5D, 0x7B: 0x7D}
@@ -100,8 +102,8 @@ class Splitter:
             space = _SPACE.match(held)
             if space is not None:
                 del held[: space.end()]
-            if not held:
-                return -1
+            if _BOM.startswith(held):
+                return -1  # nothing, or the beginning of a mark
             if held[0] != 0x7B:
                 raise WireError("not a JSON object")
             self._open.append(0x7D)
