@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from patchbay.bus import Bus, Message
 from patchbay.inbox.inbox import Apply, Inbox
-from patchbay.messages import AckRanges, Event, ranges_of
+from patchbay.messages import MAX_RANGES, AckRanges, Event, ranges_of
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.topics import shared
@@ -54,4 +54,6 @@ class RangeInbox(Inbox):
             if event.sequence:
                 done[event.source, event.epoch].add(event.sequence)
         for (source, epoch), numbers in done.items():
-            self._tell(source, AckRanges(epoch, ranges_of(numbers)))
+            ranges = ranges_of(numbers)
+            for first in range(0, len(ranges), MAX_RANGES):
+                self._tell(source, AckRanges(epoch, ranges[first : first + MAX_RANGES]))
