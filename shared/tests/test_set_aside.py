@@ -266,11 +266,11 @@ class Broker:
 def test_a_letter_that_is_too_large_for_the_broker_keeps_no_other_waiting(largest: int) -> None:
     broker = Broker(largest)
     letters = DeadLetters("u", 10)
-    letters.add("dead/x", write_letter("u", "r" * 5000, b"\xff" * 5000, topic="t" * 5000))
+    letters.add("dead/x", "r" * 5000, b"\xff" * 5000, topic="t" * 5000)
     letters.send(broker.post)
     broker.largest = 100_000
     for number in range(3):
-        letters.add("dead/x", write_letter("u", f"small {number}", b"a"))
+        letters.add("dead/x", f"small {number}", b"a")
         letters.send(broker.post)
     assert [one.reason for one in broker.taken[-3:]] == ["small 0", "small 1", "small 2"]
     assert len(broker.taken) + letters.dropped == 4
@@ -287,7 +287,7 @@ def test_a_post_that_fails_in_any_way_keeps_no_letter_waiting() -> None:
         taken.append(payload)
 
     for number in range(3):
-        letters.add("dead/x", write_letter("u", str(number), b""))
+        letters.add("dead/x", str(number), b"")
     letters.send(post)
     assert len(taken) == 1
 
@@ -299,7 +299,7 @@ def test_a_letter_waits_while_the_broker_is_away() -> None:
         raise Unavailable("away")
 
     broker = Broker(100_000)
-    letters.add("dead/x", write_letter("u", "1", b""))
+    letters.add("dead/x", "1", b"")
     letters.send(away)
     letters.send(broker.post)
     assert [one.reason for one in broker.taken] == ["1"]
