@@ -181,7 +181,6 @@ class OrderedBar:
     async def _by_gui(self, order: Order, said: Blend | Refill) -> None:
         with contextlib.suppress(OSError, TimeoutError, ConnectionClosed):
             async with Gui(self._port, patience_s=self.gui_patience_s) as gui:
-                gui.forget()
                 await gui.say(said)
                 while not isinstance(heard := await self._hear(gui), Error):
                     order.tell("accepted")
