@@ -24,13 +24,18 @@ from patchbay_bartender.edge.bank import Bank
 from patchbay_bartender.edge.gui import GuiEdge
 from patchbay_bartender.edge.pumps import PumpsEdge
 from patchbay_bartender.edge.simulated import SimulatedGpio, changes
-from patchbay_bartender.messages import Blend, PumpsState
+from patchbay_bartender.messages import Asked, Blend, PumpsState
 from patchbay_bartender.settings import BOARD_PINS, BartenderSettings
 from patchbay_bartender.simulator import Gui
 
 PUMPS = "bartender-pumps-test"
 
-PATIENT: Mapping[str, Any] = {"lost_after_s": 60, "start_deadline_s": 30, "watchdog_s": 10}
+PATIENT: Mapping[str, Any] = {
+    "lost_after_s": 60,
+    "start_deadline_s": 30,
+    "answer_s": 40,
+    "watchdog_s": 10,
+}
 """What is given up because it takes too long is so only after a time that no machine needs."""
 
 
@@ -170,9 +175,10 @@ class House:
 
     async def start_gui(self) -> None:
         stack = self._stacks["gui"] = contextlib.AsyncExitStack()
+        settings = self.settings
         bus = self._make_bus("bartender-gui-test", announce=True)
         stack.push_async_callback(bus.stop)
-        self.gui = GuiEdge(bus, self.settings.bar)
+        self.gui = GuiEdge(bus, self.settings.bar, settings.answer_s)
         stack.callback(self.gui.close)
         server = WebSocketServer(
             self.gui.connected,
@@ -217,12 +223,22 @@ class House:
 
 
 class PumpsByHand:
-    """A test as the pumps' edge, as far as the scheduler sees it."""
+    """A test as the pumps' edge, as far as the scheduler sees it. ``asks``: it asks whether an
+    order may begin."""
 
     def __init__(self, house: House, bus: Bus) -> None:
         self.house = house
         self.bus = bus
         self.sequence = 0
+        self.asks = True
+        bus.listen("patchbay/bartender/bar-pumps/cmd/+", self._hear)
+
+    def _hear(self, message: Message) -> None:
+        message.ack()
+        if message.topic.endswith("/run") and self.asks:
+            run_id = json.loads(message.payload)["run_id"]
+            topic = "patchbay/bartender/bar-pumps/event/asked"
+            self.bus.post(topic, encode(Asked(run_id, f"nonce of {run_id}")))
 
     async def state(self, run_id: str | None = None, last_run: str | None = None) -> None:
         on = [0] if run_id else []

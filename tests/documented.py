@@ -70,8 +70,8 @@ class Ear:
 class EmptyOutbox:
     """Remembers nothing."""
 
-    def notes(self, _prefix: str) -> list[tuple[str, bytes]]:
-        return []
+    def read_notes(self, _prefix: str, _read: object) -> dict[str, Any]:
+        return {}
 
 
 def the_locker_s_desk(ear: Any) -> None:

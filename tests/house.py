@@ -127,10 +127,11 @@ class House:
         )
         self.status: dict[str, str] = {}
         """Instance id -> what its status topic said last."""
+        self.infos: dict[str, UnitInfo] = {}
+        """Instance id -> what it said last of itself."""
         self.said: dict[str, list[Message]] = defaultdict(list)
         """Topic -> what came there, if it is watched."""
         self.kept = Store(StoreSettings(), f"mongodb://127.0.0.1:{self.store.port}")
-        self._pids: dict[str, int] = {}
         self.bus.listen(self.topics.unit_status("+"), self._status)
         self.bus.listen(self.topics.unit_info("+"), self._info)
         if watch:
@@ -180,7 +181,8 @@ class House:
 
         def is_online() -> bool:
             said = self.status.get(unit.instance)
-            return said == "online" and self._pids.get(unit.instance) == unit.pid
+            info = self.infos.get(unit.instance)
+            return said == "online" and info is not None and info.pid == unit.pid
 
         await until(is_online)
 
@@ -257,7 +259,7 @@ class House:
     def _info(self, message: Message) -> None:
         message.ack()
         info = msgspec.json.decode(message.payload, type=UnitInfo)
-        self._pids[message.topic.split("/")[-2]] = info.pid
+        self.infos[message.topic.split("/")[-2]] = info
 
     def _said(self, message: Message) -> None:
         message.ack()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from patchbay import broker
+from patchbay import broker, durable
 from patchbay.bus import Bus, Message
 from patchbay.errors import SettingsError
 from patchbay.testing import PATIENCE_S, Part, broker_settings, free_port, mosquitto_part, until
@@ -101,6 +103,52 @@ async def test_garbage_after_a_good_head_is_moved_aside_and_the_broker_starts(pa
     database.write_bytes(head + random.Random(7).randbytes(5000))
     part.start()
     assert set_aside(database)
+
+
+async def test_earlier_damaged_files_are_never_overwritten(part: Part) -> None:
+    database = await keep_a_message(part)
+    for number in (1, 2, 3):
+        database.write_bytes(b"damage %d" % number)
+        part.start()
+        part.stop()
+    aside = [one for one in durable.places_aside(database) if one.exists()]
+    assert [one.read_bytes() for one in aside] == [b"damage 1", b"damage 2", b"damage 3"]
+
+
+def newer(whole: bytes) -> bytes:
+    """A file of a version that this mosquitto does not know."""
+    at = whole.index(broker.MAGIC) + len(broker.MAGIC)
+    return whole[:at] + b"\xff" * 8 + whole[at + 8 :]
+
+
+def endless(whole: bytes) -> bytes:
+    """A chunk that says to be longer than any file."""
+    return whole[:40] + b"\x7f\xff\xff\xff" * 4 + whole[56:]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "zeroes": lambda whole: bytes(len(whole)),
+    "cut": lambda whole: whole[: len(whole) * 2 // 3],
+    "noise": lambda whole: whole[:30] + random.Random(3).randbytes(len(whole)),
+    "a newer version": newer,
+    "an endless chunk": endless,
+    "no file of mosquitto": lambda whole: b"something else" + whole,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+async def test_a_file_that_is_damaged_while_the_broker_runs_stops_neither_it_nor_the_next(
+    part: Part, kind: str
+) -> None:
+    database = await keep_a_message(part)
+    part.start()
+    database.write_bytes(DAMAGE[kind](database.read_bytes()))
+    assert await retained(part) == [b"kept" * 100]
+    await asyncio.to_thread(part.kill)
+    began = time.monotonic()
+    part.start()
+    assert time.monotonic() - began < 10
+    part.stop()
 
 
 async def test_an_empty_file_is_no_obstacle(part: Part) -> None:

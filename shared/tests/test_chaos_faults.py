@@ -41,3 +41,4 @@ def test_the_report_names_what_is_wrong() -> None:
     assert "bartender: lost: and 2 more" in lines
     assert not wrong.clean
     assert Tally(accepted=1, refused=2, unknown=3).clean
+    assert not Tally(refused=2, unknown=3).clean

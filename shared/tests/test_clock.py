@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, clock_of
+from patchbay.clock import LATENCY_S, RELEASE, Clock, DomainTime, Machine, Moved, clock_of
 from patchbay.clock_guard import SETTLED_S, Guard
 from patchbay.errors import Unavailable
 from patchbay.messages import capture_time, now, rfc3339
@@ -185,7 +185,14 @@ def test_another_boot_begins_with_the_wall_clock(file: Path) -> None:
     assert started(hands, file).clock.time() == TODAY + 86_400
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"boot_id": 1}', b"\xff"])
+NOTE = '{"boot_id": "a-boot", "offset": %s, "synced": true, "blind": false, "hold_until": 0}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[1]", b'{"boot_id": 1}', b"\xff"]
+    + [(NOTE % offset).encode() for offset in ("NaN", "Infinity", "1e300", "0", "-1e12", '"x"')],
+)
 def test_a_damaged_note_is_none(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert started(Hands(), file).clock.time() == TODAY
@@ -295,6 +302,20 @@ def test_a_blind_clock_goes_on_from_the_newest_time_in_the_store(file: Path) -> 
     assert guard.clock.now() == newest
 
 
+async def test_how_long_ago_something_was_does_not_change_when_the_clock_is_set() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    before = clock.now() - timedelta(seconds=1)
+    moved = Moved(clock)
+    noted = clock.now()
+    hands.passes(60)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert clock.now() - moved(noted) == timedelta(seconds=60)
+    assert moved(clock.now()) == clock.now()
+    assert moved(before) == before
+
+
 # What an edge knows of the domain's time
 
 
@@ -305,6 +326,15 @@ def test_an_edge_reads_its_own_clock_until_it_is_told() -> None:
     time.learn(TODAY + 7200)
     hands.passes(60)
     assert (time.known, time.time()) == (True, TODAY + 7260)
+
+
+async def test_an_edge_that_was_never_told_follows_its_own_clock_when_ntp_sets_it() -> None:
+    hands = Hands(0.0)
+    clock = Clock(hands)
+    time = DomainTime(None, clock)
+    hands.wall_s = TODAY
+    await clock.follow_wall()
+    assert time.time() == TODAY
 
 
 def test_of_messages_that_nearly_agree_the_quickest_is_right() -> None:
@@ -351,12 +381,10 @@ def test_an_edge_notes_only_what_has_changed() -> None:
 
 @pytest.mark.parametrize(
     "note",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b'{"offset": 1, "ahead_s": 1}',
-        b'{"boot_id": 1, "offset": "x", "ahead_s": 1}',
+    [b"", b"{}", b"[]", b'{"offset": 1, "ahead_s": 1}']
+    + [
+        f'{{"boot_id": "a-boot", "offset": {offset}, "ahead_s": {ahead_s}}}'.encode()
+        for offset, ahead_s in [('"x"', 1), ("NaN", 1), ("1e300", 1), ("-1", 1), (1, "Infinity")]
     ],
 )
 def test_a_damaged_note_of_the_domain_s_time_is_none(note: bytes) -> None:

@@ -424,12 +424,13 @@ async def test_a_requester_that_was_frozen_past_its_time_says_no_and_reports_an_
 ) -> None:
     """It wakes with its timer due and the question in its socket, in whatever order it looks."""
     gates.ready.clear()
-    child = requester(mosquitto, 1.5, loop)
+    gates._within_s = 20.0
+    child = requester(mosquitto, 3.0, loop)
     try:
         await until(lambda: gates.received)
         os.kill(child.pid, signal.SIGSTOP)
         gates.ready.set()
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(3.1)
         os.kill(child.pid, signal.SIGCONT)
         out, _ = await asyncio.to_thread(child.communicate, timeout=PATIENCE_S)
     finally:

@@ -106,7 +106,7 @@ async def test_a_new_epoch_is_taken_and_a_straggler_of_the_past_one_is_dropped(
     await until(lambda: domain.inbox.waiting == 0)
     assert domain.ids == ["e1:1", "e1:2", "e2:1", "e2:2"]
     [source] = await store.find(SOURCES, {})
-    assert source == {"_id": EDGE, "epoch": "e2", "upto": 2, "past": ["e1"]}
+    assert source == {"_id": EDGE, "epoch": "e2", "upto": 2, "past": ["e1"], "ended": [2]}
 
 
 async def test_nothing_is_acknowledged_before_it_is_persisted(domain: Domain, edge: Edge) -> None:
@@ -310,3 +310,61 @@ async def test_an_inbox_of_one_device_leaves_the_others_alone(
     assert taken == ["e1:1", "e1:2", "e1:3"]
     assert {ack.epoch for ack in edge.acks} == {"e1"}
     await inbox.stop()
+
+
+INFO = f"patchbay/status/{EDGE}/info"
+
+
+async def test_an_epoch_that_is_not_named_by_the_info_of_its_source_does_not_begin(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.bus.publish(INFO, b'{"unit":"tiny.edge","epoch":"e1"}', retain=True)
+    await edge.say(event(1), event(1, "forged"), event(2, "forged"), event(2), event(1, "forged"))
+    await until(lambda: Ack("forged", 0, nak=True) in edge.acks)
+    await edge.say(event(3))
+    await until(lambda: domain.ids == ["e1:1", "e1:2", "e1:3"])
+    await edge.bus.publish(INFO, b'{"unit":"tiny.edge","epoch":"e2"}', retain=True)
+    await edge.say(event(1, "e2"))
+    await until(lambda: domain.ids[3:] == ["e2:1"])
+
+
+async def test_the_info_that_stood_there_before_the_domain_came_counts(
+    make_domain: MakeDomain, edge: Edge
+) -> None:
+    await edge.bus.publish(INFO, b'{"unit":"tiny.edge","epoch":"e1"}', retain=True)
+    domain = make_domain()
+    await domain.start()
+    await until(lambda: domain.inbox._watermarks._announced == {EDGE: "e1"})
+    await edge.say(event(1, "forged"))
+    await until(lambda: edge.acks == [Ack("forged", 0, nak=True)])
+    for info in (b"", b"not JSON", b'{"epoch":7}', b"{}"):
+        await edge.bus.publish(INFO, info, retain=True)
+    await edge.say(event(1, "e2"))
+    await until(lambda: domain.ids == ["e2:1"])
+
+
+async def test_of_an_epoch_that_is_over_the_edge_learns_what_is_persisted_and_what_never_will_be(
+    domain: Domain, edge: Edge
+) -> None:
+    await edge.say(event(1), event(2), event(1, "e2"))
+    await until(lambda: edge.acks[-1:] == [Ack("e2", 1)])
+    edge.acks.clear()
+    await edge.say(event(2))
+    await until(lambda: edge.acks == [Ack("e1", 2)])
+    await edge.say(event(3))
+    await until(lambda: edge.acks[1:] == [Ack("e1", 2, nak=True, over=True)])
+    await edge.say(event(2, "e2"))
+    await until(lambda: domain.ids[3:] == ["e2:2"])
+
+
+async def test_a_batch_counts_only_from_the_instance_on_whose_topic_it_comes(
+    domain: Domain, edge: Edge
+) -> None:
+    both = batch([event(1), event(1, "e9", source="tiny-edge-2")])
+    await edge.say(both, topic=BATCH)
+    await until(lambda: domain.ids == ["e1:1"] and len(edge.letters) == 1)
+    assert edge.reasons == [f"invalid event: it is in a batch of {EDGE} and not of it"]
+    await edge.say(batch([event(2), event(3)]), topic="patchbay/tiny/tiny-edge-2/event/batch")
+    await until(lambda: len(edge.letters) == 2)
+    await edge.say(event(2))
+    await until(lambda: domain.ids == ["e1:1", "e1:2"])

@@ -13,7 +13,9 @@ import pytest
 
 from patchbay.errors import PatchbayError, Unavailable
 from patchbay.outbox import Journal, Row
+from patchbay.outbox import file as file_module
 from patchbay.outbox import journal as journal_module
+from patchbay.outbox.journal import Epoch
 
 
 def row(seq: int, body: bytes = b"{}") -> Row:
@@ -62,7 +64,6 @@ def test_what_is_committed_is_there_again_when_the_file_is_opened_again(
 ) -> None:
     journal.commit(rows(1, 3, b'{"n": 1}'), [("last/d1", b"3")], 0)
     again = reopened(journal, path)
-    assert again.epoch == journal.epoch
     assert (again.seq, again.acked, again.rows, again.bytes) == (3, 0, 3, 24)
     assert again.after(0, 10) == rows(1, 3, b'{"n": 1}')
     assert dict(again.notes("last/")) == {"d1": b"3"}
@@ -178,24 +179,72 @@ def test_notes_are_replaced_forgotten_and_found_by_their_prefix(
     again.close()
 
 
+def numbers(journal: Journal) -> list[tuple[str, int]]:
+    """Of each event in the file its epoch and its number there."""
+    epochs = [(one.seq, journal.epoch_at(one.seq)) for one in journal.after(0, 99)]
+    return [(epoch.name, seq - epoch.base) for seq, epoch in epochs]
+
+
 def test_a_new_epoch_counts_what_is_left_from_1_and_touches_no_event(
     journal: Journal, path: Path
 ) -> None:
     journal.commit(rows(1, 10), (), 0)
     journal.commit([], (), 6)
     old = journal.epoch
-    journal.renew()
-    assert journal.epoch != old
-    assert [one.seq - journal.base for one in journal.after(0, 99)] == [1, 2, 3, 4]
+    journal.begin_epoch(7)
+    new = journal.epoch
+    assert new != old
+    wanted = [(new, 1), (new, 2), (new, 3), (new, 4)]
+    assert numbers(journal) == wanted
     again = reopened(journal, path)
-    assert (again.epoch, again.base, again.seq, again.rows) == (journal.epoch, 6, 10, 4)
+    assert numbers(again) == wanted
+    assert (again.seq, again.rows) == (10, 4)
     again.close()
+
+
+def test_each_start_begins_an_epoch_and_what_is_left_keeps_its_own(
+    journal: Journal, path: Path
+) -> None:
+    journal.commit(rows(1, 3), (), 0)
+    journal.commit([], (), 1)
+    one = journal.epoch
+    journal = reopened(journal, path)
+    two = journal.epoch
+    journal.commit(rows(4, 5), (), 1)
+    journal = reopened(journal, path)
+    journal.commit(rows(6, 6), (), 1)
+    three = journal.epoch
+    assert len({one, two, three}) == 3
+    assert numbers(journal) == [(one, 2), (one, 3), (two, 1), (two, 2), (three, 1)]
+    assert journal.find_epoch(one) == Epoch(0, one, 3)
+    assert journal.epoch_at(7) == Epoch(5, three, 6)
+    journal.commit([], (), 5)
+    journal = reopened(journal, path)
+    assert [journal.find_epoch(name) is None for name in (one, two, three)] == [True, True, False]
+    journal.close()
+
+
+def test_a_file_that_goes_back_in_time_uses_no_number_again(
+    journal: Journal, path: Path, tmp_path: Path
+) -> None:
+    journal.commit(rows(1, 2), (), 0)
+    journal.close()
+    copy = path.read_bytes()
+    journal = Journal(path)
+    journal.commit(rows(3, 4), (), 0)
+    used = numbers(journal)[2:]
+    journal.close()
+    path.write_bytes(copy)
+    journal = Journal(path)
+    journal.commit(rows(3, 4), (), 0)
+    assert not set(used) & set(numbers(journal)[2:])
+    journal.close()
 
 
 def test_a_second_unit_on_the_same_file_is_told_so(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(file_module, "LOCK_WAIT_S", 0.1)
     with pytest.raises(Unavailable, match="locked"):
         Journal(path)
     journal.commit(rows(1, 1), (), 0)
@@ -259,8 +308,10 @@ def test_of_the_oldest_those_of_some_types_are_given_up_and_the_rest_counts_anew
         (7, "k7"),
     ]
     assert journal.bytes == 4 * len(b"{}")
+    wanted = [(journal.epoch, number) for number in (1, 2, 3, 4)]
     again = reopened(journal, path)
-    assert (again.base, again.acked, again.seq, again.rows, again.bytes) == (3, 3, 7, 4, 8)
+    assert (again.acked, again.seq, again.rows, again.bytes) == (3, 7, 4, 8)
+    assert numbers(again) == wanted
     again.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from patchbay.bus import Bus
-from patchbay.errors import Unavailable
+from patchbay.errors import TooLarge, Unavailable
 from patchbay.inbox import RangeInbox
 from patchbay.messages import AckRanges, Event, encode, ranges_of
 from patchbay.outbox import Outbox
 from patchbay.outbox import ranges as ranges_module
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.testing import PATIENCE_S, MakeBus, Part, until
+from patchbay.testing import PATIENCE_S, Lateness, MakeBus, Part, until
 from patchbay.topics import matches, shared
 
 INSTANCE = "tiny-edge-1"
@@ -200,3 +202,62 @@ async def test_more_than_a_window_waits_its_turn(
     await replicas[0].start()
     await until(lambda: outbox.waiting == 0)
     assert set(replicas[0].taken) == {str(n) for n in range(2500)}
+
+
+async def test_an_acknowledgement_costs_no_more_than_what_was_sent_however_large_its_ranges(
+    edge: tuple[Bus, Outbox], make_bus: MakeBus, lateness: Lateness
+) -> None:
+    bus, outbox = edge
+    say(outbox, *range(2500))
+    await asyncio.sleep(0)
+    bus.start()
+    forger = make_bus("tiny-domain-7")
+    forger.start()
+    await forger.wait_connected(PATIENCE_S)
+    await bus.wait_connected(PATIENCE_S)
+    epoch = outbox.epoch
+    hostile: list[object] = [
+        [[-(10**11), 0]],
+        [[0, 2**53]],
+        [[1, 2**53]],
+        [[1, 10**30]],
+        [[0, 0]] * 100_000,
+        [[2**53, 0]],
+        [[9, 3]],
+        [["1", 2]],
+        [[1]],
+        [[0, 2]] * 2_000,
+        "all",
+    ]
+    for ranges in hostile:
+        with contextlib.suppress(TooLarge):
+            await forger.publish(
+                forger.topics.ack(INSTANCE), encode({"epoch": epoch, "ranges": ranges})
+            )
+    await until(lambda: outbox.waiting == 2498)  # the first two, which one of them names
+    overlapping = [(low, 2000) for low in range(1, 2000)]
+    began = time.monotonic()
+    await forger.publish(forger.topics.ack(INSTANCE), encode(AckRanges(epoch, overlapping)))
+    await until(lambda: outbox.waiting <= 1500)  # of what it names, what was sent
+    assert time.monotonic() - began < 5 + lateness.worst_s
+
+
+async def test_what_the_process_before_us_sent_may_be_acknowledged_to_us(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    bus = make_bus(INSTANCE)
+    async with Outbox(bus, "tiny", path, in_order=False) as outbox:
+        say(outbox, *range(40))
+        epoch = outbox.epoch
+    bus = make_bus(INSTANCE)
+    domain = make_bus("tiny-domain-0")
+    domain.start()
+    await domain.wait_connected(PATIENCE_S)
+    async with Outbox(bus, "tiny", path, in_order=False) as outbox:
+        assert outbox.epoch != epoch
+        bus.start()
+        await bus.wait_connected(PATIENCE_S)
+        await domain.publish(domain.topics.ack(INSTANCE), encode(AckRanges(epoch, [(1, 99)])))
+        await until(lambda: outbox.waiting == 0)
+        await bus.stop()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from patchbay.messages import Ack, encode
 from patchbay.outbox import Patience
 from patchbay.outbox import patience as patience_module
 from patchbay.outbox import sender as sender_module
@@ -314,18 +316,115 @@ async def test_a_domain_that_has_forgotten_what_it_acknowledged_gets_a_new_epoch
     assert edge.sender.waiting == 2
 
 
-async def test_a_file_older_than_what_the_domain_has_seen_begins_a_new_epoch(
+async def test_an_acknowledgement_of_more_than_was_sent_changes_nothing(
     edge: Edge, domain: Domain
 ) -> None:
     await domain.start()
     await edge.start()
     edge.take(2)
     await until(lambda: domain.numbers == [1, 2])
-    old = edge.journal.epoch
-    await domain.acknowledge(old, 7)
-    await until(lambda: domain.numbers[2:] == [1, 2])
-    assert [event.id for event in domain.events[2:]] == ["k1", "k2"]
-    assert edge.journal.epoch != old
+    epoch = edge.journal.epoch
+    for upto in (3, 10**9, 2**53):
+        await domain.acknowledge(epoch, upto)
+    await domain.bus.publish(domain.bus.topics.ack(INSTANCE), b'{"epoch":"%s","upto":-1}')
+    await domain.bus.publish(domain.bus.topics.ack(INSTANCE), b'{"epoch":"e","upto":1e99}')
+    await domain.acknowledge(epoch, 1)
+    await until(lambda: edge.sender.acked == 1)
+    assert edge.journal.epoch == epoch
+
+
+async def test_an_older_file_begins_an_epoch_and_nothing_is_taken_for_what_the_domain_knows(
+    edge: Edge, domain: Domain, make_bus: MakeBus, tmp_path: Path
+) -> None:
+    edge.take(3)
+    epoch = edge.journal.epoch
+    edge.journal.close()
+    copy = (tmp_path / "outbox.sqlite").read_bytes()
+    (tmp_path / "older.sqlite").write_bytes(copy)
+    older = Edge(make_bus(INSTANCE), tmp_path / "older.sqlite")
+    await domain.start()
+    await older.start()
+    older.take(1)
+    await until(lambda: domain.numbers == [1, 2, 3])
+    await domain.acknowledge(epoch, 7)  # the file has lost four that the domain has
+    await until(lambda: domain.numbers == [1, 2, 3, 1])
+    assert [one.epoch for one in domain.events] == [epoch] * 3 + [older.journal.epoch]
+    await domain.acknowledge(older.journal.epoch, 1)
+    await until(lambda: older.sender.waiting == 0)
+    await older.sender.stop()
+    older.journal.close()
+
+
+async def lacking(edge: Edge, domain: Domain, *seqs: int) -> str:
+    """Ten events are in the file, but for these. Returns their epoch, which is not the present."""
+    edge.take(10)
+    epoch = edge.journal.epoch
+    edge.journal._db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in seqs])
+    edge.journal.begin_epoch(11)
+    await domain.start()
+    await edge.start()
+    return epoch
+
+
+async def test_of_what_a_damaged_file_has_lost_the_domain_may_have_all(
+    edge: Edge, domain: Domain
+) -> None:
+    epoch = await lacking(edge, domain, 1, 2, 5, 10)
+    await until(lambda: len(domain.events) >= 6)
+    await domain.acknowledge(epoch, 10, nak=True)
+    await until(lambda: edge.sender.acked == 10)
+    edge.take()
+    await until(lambda: domain.events[-1].epoch == edge.journal.epoch)
+    assert domain.numbers[-1] == 1
+
+
+async def test_a_domain_that_lacks_what_the_file_has_lost_gets_the_rest_as_a_new_epoch(
+    edge: Edge, domain: Domain
+) -> None:
+    epoch = await lacking(edge, domain, 5, 6)
+    await until(lambda: len(domain.events) >= 8)
+    await domain.acknowledge(epoch, 4, nak=True)
+    await until(lambda: domain.numbers[-4:] == [1, 2, 3, 4])
+    assert [one.id for one in domain.events[-4:]] == ["k7", "k8", "k9", "k10"]
+    assert domain.events[-1].epoch not in (epoch, edge.journal.epoch)
+    await domain.acknowledge(domain.events[-1].epoch, 4)
+    await until(lambda: edge.sender.acked == 10)
+
+
+async def test_a_domain_whose_store_is_an_older_one_gets_a_new_epoch_when_it_asks_twice(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    epoch = edge.journal.epoch
+    edge.take(10)
+    await until(lambda: len(domain.events) == 10)
+    await domain.acknowledge(epoch, 8)
+    await until(lambda: edge.sender.acked == 8)
+    await domain.acknowledge(epoch, 3, nak=True)
+    await until(lambda: domain.numbers[10:] == [9, 10])
+    assert edge.journal.epoch == epoch
+    await asyncio.sleep(sender_module.NAK_PAUSE_S)
+    await domain.acknowledge(epoch, 3, nak=True)
+    await until(lambda: domain.numbers[12:] == [1, 2])
+    assert edge.journal.epoch != epoch
+    assert [one.id for one in domain.events[12:]] == ["k9", "k10"]
+
+
+async def test_an_epoch_that_is_over_for_the_domain_goes_on_under_another_name(
+    edge: Edge, domain: Domain
+) -> None:
+    await domain.start()
+    await edge.start()
+    epoch = edge.journal.epoch
+    edge.take(4)
+    await until(lambda: len(domain.events) == 4)
+    await domain.bus.publish(
+        domain.bus.topics.ack(INSTANCE), encode(Ack(epoch, 2, nak=True, over=True))
+    )
+    await until(lambda: domain.numbers[4:] == [1, 2])
+    assert [one.id for one in domain.events[4:]] == ["k3", "k4"]
+    assert edge.journal.epoch != epoch
 
 
 async def test_when_nothing_is_left_a_new_epoch_begins_with_the_next_event(

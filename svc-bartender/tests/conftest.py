@@ -65,11 +65,10 @@ async def bar(
 @pytest.fixture
 async def pumps(bar: House, make_bus: MakeBus) -> PumpsByHand:
     bus = make_bus(PUMPS, announce=True)
-    bus.listen("patchbay/bartender/bar-pumps/cmd/+", lambda message: message.ack())
+    pumps = PumpsByHand(bar, bus)
     bus.start()
     await bus.set_ready()
     await bus.wait_online(PATIENCE_S)
-    pumps = PumpsByHand(bar, bus)
     await pumps.state()
     await until(lambda: bar.domain.presence.online)
     return pumps

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from patchbay.testing import PATIENCE_S, Part, until
-from tests.bartender_bar import House
+from tests.bartender_bar import House, PumpsByHand, with_settings
 from tests.house import house_environ
 
 Done = subprocess.CompletedProcess[str]
@@ -57,6 +57,25 @@ async def test_a_blend_shows_how_far_it_is_and_how_much_it_was(house: House, she
     (run,) = json.loads(done.stdout)["runs"]
     assert run["by"].startswith("cli")
     assert (run["kind"], run["status"], run["cup_size"]) == ("blend", "done", 0.02)
+
+
+@with_settings(start_deadline_s=1)
+async def test_an_unknown_outcome_is_one_line_and_an_exit_code_of_its_own(
+    bar: House, pumps: PumpsByHand, shell: Shell
+) -> None:
+    done = await shell.run("blend", "0.02", "0=1.0")  # confirmed, and the pumps say nothing of it
+    assert done.returncode == 3
+    assert done.stderr.startswith("outcome unknown: pumps_lost: ")
+    assert bar.heard.of("bar-pumps/cmd/confirm")
+
+
+@with_settings(start_deadline_s=1)
+async def test_a_run_that_the_pumps_do_not_ask_about_is_an_error(
+    bar: House, pumps: PumpsByHand, shell: Shell
+) -> None:
+    pumps.asks = False
+    done = await shell.run("refill", "0", "--no-wait")
+    assert (done.returncode, done.stderr) == (1, "not_started: the pumps have not begun it\n")
 
 
 async def test_what_is_refused_is_one_line_and_an_exit_code(house: House, shell: Shell) -> None:

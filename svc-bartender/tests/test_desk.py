@@ -9,7 +9,7 @@ import pytest
 
 from patchbay.messages import encode, new_event
 from patchbay.testing import Part, Seen, pub, until
-from patchbay_bartender.messages import Ask, Asked, Blend, Configure, PumpsFinished, Stop
+from patchbay_bartender.messages import Ask, Blend, Configure, PumpsFinished, Stop
 from patchbay_bartender.wire.gui import Blend as Said
 from patchbay_bartender.wire.gui import Error
 from patchbay_bartender.wire.gui import Stop as SaidStop
@@ -26,11 +26,8 @@ async def test_a_stop_waits_for_no_other_command_and_stops_what_is_being_saved(
         await bar.watcher.publish(f"{TOPIC}/bar/cmd/configure", b"{}")
         assert await ask(bar, "stop", Stop()) == {"ok": True, "stopped": None}
         assert stopped(bar) == {None}
-    assert (await asked_for)["ok"]
-    run = await pumps.ordered()
-    await pumps.bus.publish(f"{TOPIC}/bar-pumps/event/asked", encode(Asked(run, "n1")))
-    await until(lambda: stopped(bar) == {None, run})
-    assert bar.heard.of("bar-pumps/cmd/confirm") == []
+    assert (await asked_for)["error"] == {"code": "stopped", "message": "stopped"}
+    assert bar.heard.of("bar-pumps/cmd/run") == []
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patchbay.errors import Unavailable
-from patchbay.messages import encode
+from patchbay.messages import Cancel, encode
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
 from patchbay.testing import PATIENCE_S, MakeBus, Part, eventually, pub, store_part, until
@@ -44,22 +45,37 @@ async def test_a_blend_is_saved_before_it_is_ordered(bar: House, pumps: PumpsByH
     assert (record["status"], record["by"], record["cup_size"]) == ("ordered", "Ann", 0.2)
 
 
-async def test_only_the_run_that_stands_is_confirmed(bar: House, pumps: PumpsByHand) -> None:
-    began = time.monotonic()
-    await order_blend(bar)
+async def test_only_the_run_that_stands_is_confirmed_and_once(
+    bar: House, pumps: PumpsByHand
+) -> None:
+    pumps.asks = False
+    ordering = asyncio.create_task(order_blend(bar))
     run = await pumps.ordered()
     topic = f"{TOPIC}/bar-pumps/event/asked"
-    await pumps.bus.publish(topic, encode(Asked("another", "n0")))
-    await pumps.bus.publish(topic, encode(Asked(run, "n1")))
-    await until(lambda: bar.heard.of("bar-pumps/cmd/confirm"))
-    await ask(bar, "stop", Stop())
-    await pumps.bus.publish(topic, encode(Asked(run, "n2")))
+    for asked in (Asked("another", "n0"), Asked(run, "n1"), Asked(run, "n2")):
+        await pumps.bus.publish(topic, encode(asked))
+    assert (await ordering)["run_id"] == run
     await ask(bar, "state", Ask())  # what came before it was handled
     (confirm,) = bar.heard.of("bar-pumps/cmd/confirm")
     (order,) = bar.heard.of("bar-pumps/cmd/run")
     assert (confirm["run_id"], confirm["nonce"]) == (run, "n1")
     assert confirm["clock"] == order["clock"]
-    assert began < order["ordered_at"] < confirm["now"] < time.monotonic()  # all on one clock
+    assert order["ordered_at"] < confirm["now"] < time.monotonic()  # on one clock
+
+
+async def test_a_run_that_is_stopped_before_the_pumps_ask_is_never_confirmed(
+    bar: House, pumps: PumpsByHand
+) -> None:
+    pumps.asks = False
+    ordering = asyncio.create_task(order_blend(bar))
+    run = await pumps.ordered()
+    await ask(bar, "stop", Stop())
+    assert (await ordering)["error"] == {"code": "stopped", "message": "stopped"}
+    await pumps.bus.publish(f"{TOPIC}/bar-pumps/event/asked", encode(Asked(run, "n")))
+    await ask(bar, "state", Ask())
+    assert bar.heard.of("bar-pumps/cmd/confirm") == []
+    (failed,) = bar.heard.data("bar/event/failed")
+    assert (failed["run_id"], failed["code"]) == (run, "stopped")
 
 
 async def test_an_end_that_is_told_twice_is_counted_once(bar: House, pumps: PumpsByHand) -> None:
@@ -104,15 +120,28 @@ async def test_an_end_that_cannot_be_saved_at_once_is_not_given_up(
     assert bar.heard.of("bar/event/failed") == []
 
 
-@with_settings(start_deadline_s=2)
-async def test_pumps_that_say_nothing_have_not_begun(bar: House, pumps: PumpsByHand) -> None:
-    await order_blend(bar)
+@with_settings(start_deadline_s=1)
+async def test_pumps_that_do_not_ask_never_begin(bar: House, pumps: PumpsByHand) -> None:
+    pumps.asks = False
+    answer = await order_blend(bar)
+    assert answer["error"] == {"code": "not_started", "message": "the pumps have not begun it"}
     run = await pumps.ordered()
     await until(lambda: bar.heard.of("bar/event/failed"))
     (failed,) = bar.heard.data("bar/event/failed")
     assert (failed["run_id"], failed["code"]) == (run, "not_started")
     assert bar.heard.of("bar-pumps/cmd/stop")[-1]["run_id"] == run  # to be sure
+    pumps.asks = True
     assert (await order_blend(bar))["ok"]
+
+
+@with_settings(start_deadline_s=1)
+async def test_of_a_run_that_was_confirmed_and_nobody_speaks_of_nobody_knows(
+    bar: House, pumps: PumpsByHand
+) -> None:
+    assert (await order_blend(bar))["ok"]
+    await until(lambda: bar.heard.of("bar/event/failed"))
+    (failed,) = bar.heard.data("bar/event/failed")
+    assert failed["code"] == "pumps_lost"
 
 
 async def test_pumps_that_are_only_remembered_as_there_are_noticed_at_once(
@@ -161,6 +190,82 @@ async def test_a_scheduler_that_is_back_believes_the_pumps(bar: House, pumps: Pu
     assert refused["error"]["message"] == "Already blending ! Retry in 3 sec"
     await pumps.event("finished", PumpsFinished(run, "done", "", {"0": 4.0, "3": 2.0}))
     await until(lambda: bar.heard.of("bar/event/finished"))
+
+
+async def test_a_request_that_is_not_confirmed_never_pours_and_its_repeat_gets_the_same_error(
+    bar: House, pumps: PumpsByHand
+) -> None:
+    pumps.asks = False
+    asking = asyncio.create_task(blend(bar, "r1", timeout_s=0.5))
+    run = await pumps.ordered()
+    with pytest.raises(TimeoutError):
+        await asking
+    await pumps.bus.publish(f"{TOPIC}/bar-pumps/event/asked", encode(Asked(run, "n")))
+    await until(lambda: bar.heard.of("bar/event/failed"))
+    (failed,) = bar.heard.data("bar/event/failed")
+    assert (failed["run_id"], failed["request"], failed["code"]) == (run, "r1", "cancelled")
+    assert bar.heard.of("bar-pumps/cmd/confirm") == []
+    again = await blend(bar, "r1")
+    assert again["error"]["code"] == "cancelled"
+    await bar.stop("domain")
+    await bar.start_domain()
+    again = await blend(bar, "r1")
+    assert again["error"]["code"] == "cancelled"
+    assert len(bar.heard.of("bar-pumps/cmd/run")) == 1
+
+
+async def test_a_request_that_was_confirmed_gets_its_first_answer_when_it_is_sent_again(
+    bar: House, pumps: PumpsByHand
+) -> None:
+    first = await blend(bar, "r1")
+    assert first["ok"]
+    assert await blend(bar, "r1") == first
+    run = await pumps.ordered()
+    await pumps.event("started", PumpsStarted(run, {"0": 4.0}))
+    await until(lambda: bar.heard.of("bar/event/started"))
+    assert bar.heard.data("bar/event/started")[0]["request"] == "r1"
+    assert len(bar.heard.of("bar-pumps/cmd/run")) == 1
+    assert (await ask(bar, "cancel", Cancel(id="r1")))["outcome"] == "too_late"
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("history", {"skip": 2**63}),
+        ("refill", {"pump": 2**63}),
+        ("configure", {"pump": -(2**63)}),
+        ("blend", {"cup_size": 2**63, "ratios": {"0": 1.0}}),
+        ("blend", {"cup_size": 0.1, "ratios": {"0" * 1000: 1.0}}),
+        ("blend", {"cup_size": 0.1, "ratios": {str(n): 1.0 for n in range(1000)}}),
+        ("blend", {"cup_size": 0.1, "ratios": {"0": 1.0}, "by": "x" * 1000}),
+    ],
+)
+async def test_numbers_and_texts_without_a_bound_are_refused(
+    bar: House, name: str, body: dict[str, object]
+) -> None:
+    answer = json.loads(await bar.watcher.request(f"{TOPIC}/bar/cmd/{name}", encode(body)))
+    assert answer["error"]["code"] == "bad_request"
+
+
+async def test_a_frozen_broker_does_not_keep_the_bar_s_lock(
+    bar: House, pumps: PumpsByHand, mosquitto: Part
+) -> None:
+    pumps.asks = False
+    ordering = asyncio.create_task(order_blend(bar))
+    await pumps.ordered()
+    with mosquitto.frozen():
+        async with asyncio.timeout(PATIENCE_S), bar.domain.kept.bars.lock:
+            pass
+    ordering.cancel()
+
+
+async def blend(bar: House, id: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+    """Order a blend under this id, and confirm it; the answer."""
+    body = encode(Blend(cup_size=0.2, ratios={"0": 1.0}))
+    topic = f"{TOPIC}/bar/cmd/blend"
+    payload = await bar.watcher.request(topic, body, timeout_s=timeout_s, actuates=True, id=id)
+    answer: dict[str, Any] = json.loads(payload)
+    return answer
 
 
 async def test_while_the_store_is_away_nothing_is_poured_nor_kept_for_later(

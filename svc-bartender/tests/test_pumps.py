@@ -34,15 +34,13 @@ class Scheduler:
 
     def __init__(self, house: House) -> None:
         self.house = house
-        self.behind_s = 0.0
-        """How much older than it is an order is made."""
         self.bus = house.watcher
 
     async def order(self, run_id: str, **seconds: float) -> None:
         """Order a run: ``p0=1.5``."""
         run = Run(
             run_id=run_id,
-            ordered_at=time.monotonic() - self.behind_s,
+            ordered_at=time.monotonic(),
             clock=CLOCK,
             seconds={pump.removeprefix("p"): wanted for pump, wanted in seconds.items()},
         )
@@ -101,20 +99,39 @@ async def test_an_order_that_nobody_confirms_is_refused(alone: House, scheduler:
     assert alone.pins.ran() == {}
 
 
-async def test_a_late_order_is_refused(alone: House, scheduler: Scheduler) -> None:
-    scheduler.behind_s = alone.settings.start_deadline_s + 0.5
+@with_settings(start_deadline_s=1)
+async def test_a_confirmation_that_comes_late_begins_nothing(
+    alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is looked at before the timer that is due as well: as after a freeze."""
     await scheduler.order("r1", p0=5)
+    await until(lambda: alone.pumps._pending)
+    pending = alone.pumps._pending
+    assert pending is not None
+    pending.timer.cancel()
+    await asyncio.sleep(1.1)
     await scheduler.confirm()
     assert (await refusal(alone))["code"] == "late"
     assert alone.pins.ran() == {}
 
 
-async def test_an_order_from_another_run_of_the_scheduler_is_refused(
-    alone: House, scheduler: Scheduler
+@with_settings(start_deadline_s=1)
+async def test_a_run_that_takes_too_long_to_be_written_down_is_not_begun(
+    alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    journal = alone.pumps._outbox._journal
+    commit = journal.commit
+
+    def slow(rows: list[Row], *rest: Any) -> None:
+        if any(row.key == "r1/started" for row in rows):
+            time.sleep(1.1)
+        commit(rows, *rest)
+
+    monkeypatch.setattr(journal, "commit", slow)
     await scheduler.order("r1", p0=5)
-    await scheduler.confirm(clock="a scheduler that was started again")
-    assert (await refusal(alone))["code"] == "unsure"
+    await scheduler.confirm()
+    await until(lambda: alone.heard.of(FINISHED))
+    assert alone.heard.data(FINISHED)[0]["reason"] == "writing it down took too long"
     assert alone.pins.ran() == {}
 
 
@@ -302,7 +319,7 @@ async def test_a_run_that_takes_the_place_of_a_stopped_one_is_begun_once(alone: 
         pumps._end("stopped", "stopped")
         at = time.monotonic()
         run = Run(run_id=run_id, ordered_at=at, clock=CLOCK, seconds={"0": 0.1})
-        pumps._begin(_Current(run, Confirm(run_id, "n", CLOCK, at), at))
+        pumps._begin(_Current(run, at))
     await until(lambda: len(alone.heard.of(FINISHED)) == 2)
     ended = [(one["run_id"], one["result"]) for one in alone.heard.data(FINISHED)]
     assert ended == [("r1", "stopped"), ("r2", "done")]

@@ -95,3 +95,16 @@ async def test_the_oldest_runs_are_forgotten(
             True,
             True,
         ]
+
+
+async def test_a_note_that_cannot_be_read_does_not_stop_the_pumps_edge(
+    tmp_path: Path, make_bus: MakeBus
+) -> None:
+    async with Outbox(make_bus("bartender-pumps-1"), "bartender", tmp_path / "o.sqlite") as outbox:
+        outbox.note("run/A", b"many")
+        outbox.note("run/B", b"4")
+        outbox.note("current", b"{}")
+    async with Outbox(make_bus("bartender-pumps-1"), "bartender", tmp_path / "o.sqlite") as outbox:
+        runs = Runs(outbox)
+        assert ("A" in runs, "B" in runs, runs.cut_off) == (False, True, None)
+        assert outbox.unreadable_notes == 2

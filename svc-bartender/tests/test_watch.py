@@ -32,9 +32,25 @@ def test_nothing_is_overdue_while_nothing_runs(watch: Watch) -> None:
 def test_pumps_that_say_nothing_of_an_order_have_not_begun_it(watch: Watch) -> None:
     watch.ordered(RUN, 100)
     assert watch.remaining_s(101) == 9
-    assert not watch.overdue(100 + 2 + ANSWER_S - 0.1)
-    assert watch.overdue(100 + 2 + ANSWER_S)
+    assert not watch.overdue(100 + 2 * 2 + ANSWER_S - 0.1)
+    assert watch.overdue(100 + 2 * 2 + ANSWER_S)
     assert watch.why == NOT_STARTED
+
+
+def test_of_a_confirmed_run_that_the_pumps_say_nothing_of_nobody_knows(watch: Watch) -> None:
+    watch.ordered(RUN, 100)
+    watch.confirmed(101)
+    assert watch.remaining_s(101) == 10
+    assert not watch.overdue(101 + 2 + ANSWER_S - 0.1)
+    assert watch.overdue(101 + 2 + ANSWER_S)
+    assert watch.why == SILENT
+
+
+def test_a_run_that_is_called_off_has_failed_at_once(watch: Watch) -> None:
+    watch.ordered(RUN, 100)
+    watch.call_off("cancelled", "nobody wants it", 100.5)
+    assert watch.overdue(100.5)
+    assert watch.why == ("cancelled", "nobody wants it")
 
 
 def test_a_run_that_is_under_way_has_its_time_and_some(watch: Watch) -> None:
@@ -91,6 +107,7 @@ def test_a_run_from_the_store_that_has_ended_gets_time_for_its_event(watch: Watc
 
 def test_pumps_that_are_idle_may_not_have_the_order_yet(watch: Watch) -> None:
     watch.ordered(RUN, 100)
+    watch.confirmed(100)
     watch.idle(None, 100.01)
     assert not watch.overdue(101)
     watch.idle(None, 102.0)

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from patchbay.errors import Unavailable
 from patchbay.testing import PATIENCE_S, eventually, until
 from patchbay_lantern.commands import KINDS, Byte, Kind, Registry
 from tests.browser import DESKTOP, PHONE, Window, browser, window
@@ -359,3 +360,30 @@ async def test_several_windows_show_the_same(house: House, chromium: Browser) ->
         await pages[0].click("#command-ON")
         for page in pages:
             await expect(page.locator("#shines")).to_have_text("On", timeout=DEADLINE_MS)
+
+
+async def test_an_unknown_outcome_is_shown_until_the_service_tells_it(
+    make_house: MakeHouse, chromium: Browser
+) -> None:
+    house = make_house(answer_s=0.5)
+    await house.start()
+    kept, save, load = house.kept, house.kept.save, house.kept.load
+    async with window(chromium) as one:
+        page = await opened(house, one)
+        problem = page.locator("#problem")
+
+        async def fail(*_: object) -> Any:
+            raise Unavailable("the store is away")
+
+        async def fail_from_now_on(*_: object) -> None:
+            kept.load = fail  # type: ignore[assignment, method-assign]
+            await fail()
+
+        kept.save = fail_from_now_on  # type: ignore[assignment, method-assign]
+        await page.click("#command-ON")
+        await expect(problem).to_contain_text("outcome is unknown", timeout=DEADLINE_MS)
+        kept.documents.doubt(["all"])
+        kept.save, kept.load = save, load  # type: ignore[method-assign]
+        await expect(problem).to_contain_text("Nothing was done", timeout=DEADLINE_MS)
+        await page.click("#command-ON")
+        await expect(problem).to_have_text("", timeout=DEADLINE_MS)

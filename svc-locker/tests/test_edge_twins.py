@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from patchbay.testing import MakeBus, until
 from patchbay_locker.messages import Report
-from tests.locker_edge import EDGE, Domain, Running, report, running, said_reset
+from tests.locker_edge import EDGE, TOPICS, Domain, Running, report, running, said_reset
 
 
 async def both(here: Running, domain: Domain, first: int, second: int, rounds: int) -> list[Report]:
@@ -160,3 +162,31 @@ async def test_a_board_whose_id_differs_in_case_gets_no_codes_of_the_other(
         assert b"9911" in await line.ask(report(2, id="Kiosk-A7"))
     await until(lambda: len(domain.reports) == 3)
     assert not any(one.rebooted for one in domain.reports)
+
+
+# Forged desired states
+
+
+@pytest.mark.parametrize("rev", [2**53 + 1, 2**63 - 1, 2**64, -1])
+async def test_a_revision_out_of_bounds_is_not_held(
+    here: Running, domain: Domain, rev: int
+) -> None:
+    await domain.want(rev, codes={1: "6666"})
+    await until(lambda: domain.letters)
+    await domain.want(2, codes={2: "1492"})
+    await here.holds("1953", 2)
+    answer = await here.ask(report(1))
+    assert b"1492" in answer
+    assert b"6666" not in answer
+
+
+async def test_a_forged_revision_that_is_forgotten_leaves_room_for_the_domain_s(
+    here: Running, domain: Domain
+) -> None:
+    await domain.want(2**53, codes={1: "6666"})
+    await here.holds("1953", 2**53)
+    await domain.bus.publish(TOPICS.desired("locker", "1953"), b"", retain=True)
+    await domain.want(2, codes={2: "1492"})
+    board = here.edge.memory.board("1953")
+    await until(lambda: board.desired is not None and board.desired.rev == 2)
+    assert b"1492" in await here.ask(report(1))

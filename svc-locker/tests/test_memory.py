@@ -312,3 +312,44 @@ async def test_a_desired_state_that_could_not_be_written_is_written_with_a_later
         memory = Memory(outbox)
         assert codes(memory) == {3: "1111"}
         assert memory.board("gone").desired is None
+
+
+async def test_that_a_board_has_its_answer_is_known_after_a_restart(reopen: Open) -> None:
+    last = Last(1_700_000_000, 7, b"12345678", (1, 54, 43))
+    async with reopen() as outbox:
+        memory = Memory(outbox)
+        memory.numbered(memory.board("1953"), last)
+        assert await committed(outbox)
+        memory.answered(memory.board("1953"), 6)
+        assert memory.board("1953").last == last
+        memory.answered(memory.board("1953"), 7)
+    async with reopen() as outbox:
+        assert Memory(outbox).board("1953").last == last.with_answer()
+
+
+async def test_a_report_that_comes_before_the_answer_is_noted_has_none_yet(reopen: Open) -> None:
+    last = Last(1_700_000_000, 7, b"12345678", (1, 54, 43))
+    following = Last(1_700_000_000, 8, b"23456789", (1, 54, 43))
+    async with reopen() as outbox:
+        memory = Memory(outbox)
+        memory.numbered(memory.board("1953"), last)
+        assert await committed(outbox)
+        memory.answered(memory.board("1953"), 7)
+        memory.numbered(memory.board("1953"), following)
+    async with reopen() as outbox:
+        assert Memory(outbox).board("1953").last == following
+
+
+async def test_a_note_that_cannot_be_read_costs_itself_only(reopen: Open) -> None:
+    last = Last(1_700_000_000, 7, b"12345678", (1, 54, 43))
+    async with reopen() as outbox:
+        for name in ("last/1", "desired/1", "reset/1"):
+            outbox.note(name, b"\xff\x00")
+        outbox.note("last/2", last.to_bytes())
+        assert await committed(outbox)
+    async with reopen() as outbox:
+        memory = Memory(outbox)
+        assert [(one.device, one.last) for one in memory] == [("2", last)]
+        assert outbox.losses() == {"outbox_notes_unreadable": 3}
+    async with reopen() as outbox:
+        assert outbox.losses() == {}

@@ -137,3 +137,19 @@ def test_what_no_frame_can_say_is_not_known(
     assert messages == []
     air.data("12:00", base64.b64encode(bytes(255)).decode(), "\n\xff\0")
     assert cache.latest(5, b"\n\xff\0") == bytes(255)
+
+
+def test_all_values_together_have_a_bound(air: Air) -> None:
+    cache = Cache(cast("Bus", air), lambda _: None, max_types=3, max_bytes=20_000)
+    for number in range(300):
+        text = base64.b64encode(b"x" * (number % 256)).decode()
+        for type in ("GPS", "CNT", "TMP", "HUM"):
+            air.data(f"2026-01-02T03:{number // 60:02}:{number % 60:02}.000Z", text, type, number)
+        assert cache._bytes <= 20_000
+        assert number in cache.nodes
+        assert len(cache.nodes[number].values) == 3
+    assert cache._bytes == sum(node.size for node in cache.nodes.values())
+    assert min(cache.nodes) > 280
+    for number in list(cache.nodes):
+        air.say(f"patchbay/mesh/node-{number}/state", b"")
+    assert (cache._bytes, cache.nodes) == (0, {})

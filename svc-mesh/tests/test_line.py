@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import termios
@@ -15,9 +16,11 @@ import pytest
 import serial
 import serial.rfc2217
 
+from patchbay.bus import Message
+from patchbay.messages import encode
 from patchbay.progress import Progress
 from patchbay.testing import PATIENCE_S, until, vanish
-from patchbay_mesh.edge.line import Line
+from patchbay_mesh.edge.line import CutOff, Line, NotReady
 from patchbay_mesh.wire.content import Value
 from patchbay_mesh.wire.uart import Command, Frame
 
@@ -321,3 +324,42 @@ class FarLines(threading.Thread):
         if self._connection is not None:
             self._connection.close()
         self._server.close()
+
+
+async def test_a_command_whose_time_is_over_is_never_begun(house: House) -> None:
+    await house.start()
+    line = house.uart.line
+    assert line is not None
+    with pytest.raises(NotReady, match="its time was over"):
+        await line.send(b"late\n", start_within_s=-0.1)
+    await line.send(b"in time\n", start_within_s=60)
+    await until(lambda: house.root.commands == [Command(b"in time")])
+
+
+async def test_a_command_that_was_begun_and_cut_off_is_not_called_refused(house: House) -> None:
+    house.replace(write_timeout_s=0.2)
+    await house.start()
+    line = house.uart.line
+    assert line is not None
+    house.root._loop.remove_reader(house.root._ends[0])  # type: ignore[index]
+    with pytest.raises(CutOff):
+        await line.send(b"x" * 100_000)  # more than a pseudo-terminal holds
+    await until(lambda: line.ready)
+
+
+async def test_nothing_is_written_for_whoever_does_not_confirm_it(house: House) -> None:
+    house.replace(start_deadline_s=0.3)
+    await house.start()
+    topic = house.watcher.topics.command("mesh", "root", "send")
+    hung = house._make_bus("hung")  # it asks, and does not answer the question
+    answers: list[Message] = []
+    hung.listen("patchbay/reply/hung", answers.append)
+    hung.start()
+    await hung.wait_connected(PATIENCE_S)
+    order = {"specversion": "1.0", "id": "1", "source": "hung", "confirm": True}
+    body = encode({**order, "data": {"command": "NINFO"}})
+    await hung.publish(topic, body, response_topic="patchbay/reply/hung", correlation=b"1")
+    await until(lambda: len(answers) == 2)
+    assert json.loads(answers[1].payload)["error"]["code"] == "unconfirmed"
+    assert (await house.ask("root", "send", command="STATE"))["ok"]
+    await until(lambda: house.root.commands == [Command(b"STATE")])

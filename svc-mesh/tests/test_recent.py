@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 from patchbay_mesh.recent import MAX_QUEUES, Recent
@@ -68,3 +69,24 @@ def test_after_it_was_cleared_it_knows_nothing_until_it_is_told() -> None:
     recent.add(5, "CNT", at(7), b"\x07")
     assert found(recent, None, 100, 1) == [7]
     assert found(recent, None, 100, 2) is None
+
+
+def test_all_values_together_have_a_bound() -> None:
+    recent = Recent(256, max_bytes=1_000_000)
+    for number in range(20_000):
+        recent.add(number % 100, "CNT", at(number), b"x" * 255)
+        assert recent.size <= 1_000_000
+    assert recent.find(99, "CNT", None, at(20_000), 1) is not None
+    recent.clear()
+    recent.add(5, "CNT", at(0), b"x")
+    assert recent.size < 2000
+
+
+def test_what_is_counted_is_what_it_takes() -> None:
+    tracemalloc.start()
+    recent = Recent(256)
+    for number in range(20_000):
+        recent.add(number % 100, "CNT", at(number), number.to_bytes(6))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.7 < recent.size / taken < 1.5

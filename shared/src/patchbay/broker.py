@@ -2,7 +2,8 @@
 
 `prepare` writes the configuration and makes sure that mosquitto will start with the file that it
 left behind. After a power cut that file may be all zeros, or cut short, and mosquitto then refuses
-to start; such a file is moved aside to ``mosquitto.db.bad``. What it held (sessions, retained
+to start; such a file is moved aside to ``mosquitto.db.bad``, the next one to ``mosquitto.db.bad.2``
+and so on. What it held (sessions, retained
 messages) is rebuilt by those who own it.
 
 ``python -m patchbay.broker --state DIR --port P`` is what the supervisor runs. It execs mosquitto,
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from patchbay.durable import place_aside
 from patchbay.errors import PatchbayError, SettingsError, Unavailable
 from patchbay.parent import die_with_parent
 
@@ -43,7 +45,7 @@ LOCAL: Final = (TEMPLATES / "local.conf", COMMON)
 SECURE: Final = (TEMPLATES / "secure.conf", COMMON)
 
 _PLACES = "/usr/local/sbin:/usr/sbin:/sbin"
-_TRIAL_DEADLINE_S = 30.0
+_TRIAL_DEADLINE_S = 8.0  # one that loads for longer may never end, and what is lost comes again
 _TRIALS = 2  # somebody may take the trial's port before mosquitto does
 _POLL_S = 0.01
 
@@ -77,8 +79,13 @@ def prepare(
     configuration.write_text(_local(text, directory, port, host))
     database = directory / DATABASE
     if not _starts_with(program, database):
-        database.replace(database.with_suffix(".db.bad"))
-        print(f"{database} is damaged: moved aside to {database.name}.bad", file=sys.stderr)
+        place = place_aside(database)
+        if place is None:
+            database.unlink()
+        else:
+            database.replace(place)
+        where = "deleted" if place is None else f"moved aside to {place.name}"
+        print(f"{database} is damaged: {where}", file=sys.stderr)
     return [program, "-c", str(configuration)]
 
 
@@ -121,11 +128,20 @@ def _starts_with(program: str, database: Path) -> bool:
             head = file.read(len(MAGIC))
     except FileNotFoundError:
         return True
-    return not head or (head == MAGIC and any(_trial(program, database) for _ in range(_TRIALS)))
+    if not head:
+        return True
+    if head != MAGIC:
+        return False
+    for _ in range(_TRIALS):
+        listens = _trial(program, database)
+        if listens is not False:
+            return listens is True
+    return False
 
 
-def _trial(program: str, database: Path) -> bool:
-    """Start a mosquitto on a port of its own with this file; True if it comes to listening.
+def _trial(program: str, database: Path) -> bool | None:
+    """Start a mosquitto on a port of its own with this file; True if it comes to listening, None
+    if it neither does nor ends.
 
     Damage behind the head shows no other way. It is killed, so it writes nothing.
     """
@@ -154,8 +170,8 @@ def _trial(program: str, database: Path) -> bool:
             process.wait()
 
 
-def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until the process listens (True) or is gone (False); a slow one is trusted."""
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool | None:
+    """Wait until the process listens (True) or is gone (False); None if it takes too long."""
     deadline = time.monotonic() + _TRIAL_DEADLINE_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -166,7 +182,7 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
             time.sleep(_POLL_S)
         else:
             return True
-    return True
+    return None
 
 
 def _free_port() -> int:

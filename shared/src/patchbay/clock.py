@@ -29,6 +29,9 @@ STEP_S: Final = 1.0
 LATENCY_S: Final = 5.0
 """An edge reads the domain's time this much too early at most: how long a message may wait."""
 
+LATEST_S: Final = 1e11
+"""A time that was noted and is later than this is damaged: thousands of years."""
+
 DRIFT: Final = 1e-4
 """How fast two machines' clocks may part: twice what crystals do."""
 
@@ -154,6 +157,26 @@ def clock_of(synced_file: str | None) -> Clock:
     return CLOCK
 
 
+class Moved:
+    """Moments that were noted by this process's clock before that was set to the wall clock.
+
+    What was stored with them stays as it is; how long ago it was is counted from where they are
+    now. Call it with a moment.
+    """
+
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
+        self._since = self._until = clock.now()
+        self._step = timedelta()
+        clock.before_step(self._set)
+
+    def __call__(self, moment: datetime) -> datetime:
+        return moment + self._step if self._since <= moment < self._until else moment
+
+    async def _set(self, step: timedelta) -> None:
+        self._until, self._step = self._clock.now(), step
+
+
 class DomainTime:
     """The domain service's time, as an edge knows it.
 
@@ -166,7 +189,10 @@ class DomainTime:
         self._clock = clock
         self._boot = clock.source.boot
         self._boot_id = clock.source.boot_id()
-        self._offset = clock.offset
+        self._offset = 0.0
+        """Unix time when this machine booted, by the domain's clock; counts once it is known."""
+        self._ahead_s = 0.0
+        """How far the domain's clock was ahead of ours when we last knew."""
         self._noted: float | None = None
         self._learned_at = self._boot()
         self.known = False
@@ -176,6 +202,8 @@ class DomainTime:
 
     def time(self) -> float:
         """Unix time in seconds."""
+        if not self.known:
+            return self._clock.time() + self._ahead_s
         return self._boot() + self._offset
 
     def now(self) -> datetime:
@@ -208,8 +236,10 @@ class DomainTime:
             offset, ahead_s = float(offset), float(ahead_s)
         except (ValueError, TypeError, KeyError):
             return
+        if not (0 <= offset <= LATEST_S and abs(ahead_s) <= LATEST_S):
+            return
         if boot_id == self._boot_id:
             self._offset = self._noted = offset
             self.known = True
         else:
-            self._offset += ahead_s
+            self._ahead_s = ahead_s

@@ -99,7 +99,8 @@ class Ack(Struct, frozen=True):
     """How far a domain service has persisted one edge's events.
 
     Everything of ``epoch`` up to and including ``upto`` is in the store. ``nak`` asks the edge to
-    start again at ``upto + 1``.
+    start again at ``upto + 1``; with ``over`` nothing more of that epoch is accepted, and the edge
+    has to begin a new one for what it has left.
     """
 
     epoch: str
@@ -107,6 +108,7 @@ class Ack(Struct, frozen=True):
     nak: bool = False
     time: UnixTime = 0.0
     """The domain service's Unix time in seconds when it sent this; 0: not said."""
+    over: bool = False
 
 
 class AckRanges(Struct, frozen=True):
@@ -188,6 +190,8 @@ class UnitInfo(Struct, frozen=True, kw_only=True):
     """``ok``, ``waiting`` or ``stuck``; see `patchbay.progress`."""
     cause: str = ""
     """What it waits for (store, broker, domain, disk), or the work that does not get on."""
+    epoch: str = ""
+    """The epoch of the durable events that it sends now; empty for a unit that sends none."""
     detail: dict[str, Any] = {}
 
 

@@ -129,6 +129,7 @@ class Unit:
             meter=self.process.meter(self.name, instance, config.runtime.root_topic),
             tasks=self.tasks,
         )
+        self.bus.info_changed = self._tell_info
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""
         self.clock = Guard(
@@ -308,6 +309,8 @@ class Unit:
                 numbers[key] = source()
             except Exception as error:  # what is only told must not stop the unit
                 self.log.warning("no number for the info", key=key, error=repr(error))
+        for outbox in self.bus.backlogs:
+            numbers |= outbox.losses()
         info = UnitInfo(
             unit=self.name,
             version=patchbay.__version__,
@@ -319,6 +322,7 @@ class Unit:
             dead_letters=self.bus.dead_letters,
             state=self.verdict.state,
             cause=self.verdict.cause or self.verdict.what,
+            epoch=next((one.epoch for one in self.bus.backlogs), ""),
             detail=numbers,
         )
         payload = encode(info)

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from patchbay.bus import Bus
+from patchbay.clock import Moved
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id, now
 from patchbay_allocator import rules
@@ -77,6 +79,7 @@ class Dispatcher:
         self._job_timeout = timedelta(seconds=settings.job_timeout_s)
         self._grace = timedelta(seconds=settings.reconnect_grace_s)
         self._reissue_s = settings.reissue_s
+        self._moved = Moved()
         self._issued: dict[int, tuple[str, float]] = {}
         self._take_over_at = -1e9
         self._read_at = -1e9
@@ -128,7 +131,7 @@ class Dispatcher:
             for (job, _), (_, holding) in zip(pairs, first, strict=True)
             if holding.device in reserved
         ]
-        claimed = await self._kept.change([(job, new) for job, new, _ in second])
+        claimed = await self._kept.change([(job, new) for job, new, _ in second], passes_over=True)
         self.line.discard(job.id for job, _ in pairs)
         won = [(new, holding) for _, new, holding in second if new.id in claimed]
         # Two of our own combinators never hold one job: the pairs are of different jobs.
@@ -178,7 +181,7 @@ class Dispatcher:
                 if not await self._fail(one, job):
                     self._issue_again(one, job)
             elif job is not None and rules.half_claimed(one, job):
-                if now() - one.since > HALF_S:
+                if now() - self._moved(one.since) > HALF_S:
                     await self._finish_claim(one, job)
             else:
                 over.append(one)
@@ -207,7 +210,7 @@ class Dispatcher:
             for job in found
             if not job.in_progress and (not job.v or job.found.get("status") != job.status)
         ]
-        ours = await self._kept.change(changes)
+        ours = await self._kept.change(changes, passes_over=True)
         self._put_back(new for _, new in changes if new.id in ours)
         return len(ours)
 
@@ -225,18 +228,19 @@ class Dispatcher:
             (job, rules.lost(job, new_id(), moment))
             for job in started.values()
             if not rules.holds(combinators.get(job.assignedAt), job)
-            and abs(moment - job.updatedAt) > ORPHAN_S
+            and abs(moment - self._moved(job.updatedAt)) > ORPHAN_S
         ]
-        waiting = await self._kept.change(orphans)
+        waiting = await self._kept.change(orphans, passes_over=True)
         self._put_back(new for _, new in orphans if new.id in waiting)
 
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
         """Has this attempt failed? Then the job goes on without this combinator."""
         moment = now()
+        lost_at = self._presence.lost_at(combinator.device)
         reason = rules.failure(
-            combinator,
+            replace(combinator, since=self._moved(combinator.since)),
             self._presence.state(combinator.device),
-            self._presence.lost_at(combinator.device),
+            lost_at and self._moved(lost_at),
             moment,
             self._job_timeout if self._presence.settled() else timedelta.max,
             self._grace,
@@ -244,7 +248,7 @@ class Dispatcher:
         if reason is None:
             return False
         new = rules.failed(job, reason, f"{combinator.command}/failed", moment)
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.warning("attempt failed", job=job.id, at=combinator.device, why=reason)
             self._put_back([new])
         await self._free([combinator])
@@ -257,7 +261,7 @@ class Dispatcher:
 
     async def _finish_claim(self, combinator: Combinator, job: Job) -> None:
         new = rules.claim(job, combinator, now())
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.info("claim finished for another", job=job.id, at=combinator.device)
             self._announcer.soon([new])
             self._issue(combinator)
@@ -292,7 +296,7 @@ class Dispatcher:
         return said != command or asyncio.get_running_loop().time() - at > self._reissue_s
 
     def _old(self, since: datetime) -> bool:
-        return (now() - since).total_seconds() > self._reissue_s
+        return (now() - self._moved(since)).total_seconds() > self._reissue_s
 
     def _post(self, one: Combinator, name: str, command: Mix | Drop) -> None:
         topic = self._bus.topics.command(SERVICE, combinator_device(one.device), name)

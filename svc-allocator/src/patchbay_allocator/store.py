@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from patchbay.errors import Unavailable, Unreadable
+from patchbay.errors import DocumentRefused, Unavailable, Unreadable
 from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
 from patchbay_allocator import documents
@@ -151,14 +151,21 @@ class AllocatorStore:
         )
         return list((await self.read(found)).values())
 
-    async def change(self, changes: Sequence[tuple[Job, Job]]) -> set[str]:
+    async def change(
+        self, changes: Sequence[tuple[Job, Job]], *, passes_over: bool = False
+    ) -> set[str]:
         """Put each job in the place of what it was made from. Returns the ids of those that are in
-        the store now; the others were changed by somebody else."""
+        the store now; the others were changed by somebody else, or, with ``passes_over``, the store
+        refuses them alone for now."""
         filters = [(matching(old), documents.document(new)) for old, new in changes]
         if not filters:
             return set()
-        if await self._store.replace(JOBS, filters) == len(filters):
-            return {new.id for _, new in changes}
+        try:
+            if await self._store.replace(JOBS, filters) == len(filters):
+                return {new.id for _, new in changes}
+        except DocumentRefused:
+            if not passes_over:
+                raise
         found = await self.jobs(new.id for _, new in changes)
         return {new.id for _, new in changes if _same(found.get(new.id), new)}
 

@@ -52,6 +52,10 @@ class Run(Struct, kw_only=True):
     """The pumps have said that it runs."""
     cup_size: Number | None = None
     ratios: dict[str, Number] | None = None
+    command: str = ""
+    """The id of the command that it answers, as `patchbay.bus.Request` has it."""
+    request: str = ""
+    """The same as whoever sent it knows it."""
 
     @property
     def total_s(self) -> float:

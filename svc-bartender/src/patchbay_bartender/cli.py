@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from patchbay.cli.client import JsonOption, System, ask, print_json, print_table
+from patchbay.cli.client import UNKNOWN, JsonOption, System, ask, print_json, print_table
 from patchbay.cli.options import ConfigOption, StateOption
 from patchbay.cli.printable import echo
 from patchbay_bartender.messages import (
@@ -151,7 +151,7 @@ def history(
 def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system: System) -> None:
     bar = _bar(system.state, system.config)
     if no_wait:
-        answer = ask(system, SERVICE, bar, name, body)
+        answer = ask(system, SERVICE, bar, name, body, actuates=True)
         if as_json:
             print_json(answer)
         else:
@@ -166,20 +166,26 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
         poured = sum(ended["millilitres"].values())
         typer.echo(f"done: {poured:g} ml" if poured else "done")
     if ended["ended"] != "finished":
-        echo(f"{ended['code']}: {ended['reason']}", err=True)
-        raise typer.Exit(1)
+        is_unknown = ended["code"] == "pumps_lost"
+        unknown = "outcome unknown: " if is_unknown else ""
+        echo(f"{unknown}{ended['code']}: {ended['reason']}", err=True)
+        raise typer.Exit(UNKNOWN if is_unknown else 1)
 
 
 def _or_exit(work: Any) -> Any:
-    """Run it; an error is one line on stderr, and the end with exit code 1."""
+    """Run it; an error is one line on stderr, and the end with exit code 1, an unknown outcome
+    with `UNKNOWN`."""
     import asyncio
 
     from patchbay import log
-    from patchbay.errors import PatchbayError
+    from patchbay.errors import OutcomeUnknown, PatchbayError
 
     log.configure("error")
     try:
         return asyncio.run(work)
+    except OutcomeUnknown as error:
+        echo(error, err=True)
+        raise typer.Exit(UNKNOWN) from error
     except PatchbayError as error:
         echo(error, err=True)
         raise typer.Exit(1) from error

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from patchbay.bus import Bus, Commands, Request
 from patchbay.bus.commands import Command
@@ -46,13 +46,17 @@ def new_run_id(bar: str, at: datetime) -> str:
 
 
 class Machine(Protocol):
-    """What the desk asks of the scheduler. All but `stop_pumps` with the bars' lock held."""
+    """What the desk asks of the scheduler: `prepare`, `state` and `publish_state` with the bars'
+    lock held, all else without."""
 
     async def prepare(self) -> None:
         """Read what is kept. Raises Unavailable."""
 
-    async def order(self, run: Run, ordered_at: float) -> None:
-        """Order a run that is saved. Raises Rejected if nobody hears it."""
+    def never_order(self, run_id: str) -> None:
+        """This run is never ordered, though a save that failed may have landed."""
+
+    async def begin(self, run: Run, request: Request) -> None:
+        """Have a run that is saved begun by the pumps. Raises Rejected: then it never is."""
 
     def stop_pumps(self, which: str | None, told_at: float) -> None:
         """Tell the pumps to stop this run, or all that was asked for before this."""
@@ -87,14 +91,25 @@ class Desk:
             bus,
             SERVICE,
             {
-                "blend": Command(Blend, self._blend, moves=True, remembered=self._remembered),
-                "refill": Command(Refill, self._refill, moves=True, remembered=self._remembered),
+                "blend": self._pours(Blend, self._blend, settings.start_deadline_s),
+                "refill": self._pours(Refill, self._refill, settings.start_deadline_s),
                 "stop": Command(Stop, self._stop, urgent=True),
                 "configure": Command(Configure, self._configure),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
             },
             device=settings.bar,
+            cancels=True,
+        )
+
+    def _pours(self, body: type[Any], handle: Callable[..., Any], expires_s: float) -> Command:
+        return Command(
+            body,
+            handle,
+            moves=True,
+            expires_s=expires_s,
+            remembered=self._remembered,
+            confirms=True,
         )
 
     # What pours
@@ -112,8 +127,8 @@ class Desk:
         return await self._begin(request, decide)
 
     async def _begin(self, request: Request, decide: Decide) -> Answer:
-        """Decide, save, order. A save that fails may have landed: that run is then found in the
-        store, and nobody confirms it."""
+        """Decide and save; then it is the pumps' turn, without the lock, since they and whoever
+        has to confirm it may not answer."""
         with _now_or_never("poured"):
             async with self._kept.bars.lock:
                 await self._machine.prepare()
@@ -125,18 +140,23 @@ class Desk:
                 loop_time = asyncio.get_running_loop().time()
                 rules.busy(bar.state.run, self._watch.remaining_s(loop_time))
                 run = decide(bar.state, new_run_id(self._bar, at), at)
+                run.command, run.request = request.id, request.envelope_id
                 if not self._presence.online:
                     raise Rejected("pumps_offline", "the pumps are offline")
                 begun: Answer = {"run_id": run.id, "seconds": run.total_s}
                 bar.state.run = run
                 bar.finish(request.id, encode(begun).decode())
                 self._kept.record(Record(run, "ordered"))
-                await self._kept.bars.save([bar])
-                await self._machine.order(run, request.received_at)
+                try:
+                    await self._kept.bars.save([bar])
+                except BaseException:
+                    self._machine.never_order(run.id)
+                    raise
+        await self._machine.begin(run, request)
         await self._save_records()
         return begun
 
-    async def _remembered(self, request: Request, body: Blend | Refill) -> Answer | None:
+    async def _remembered(self, request: Request, _body: object) -> Answer | None:
         """The answer that this request has had already, if it is poured or was."""
         with _now_or_never("known"):
             async with self._kept.bars.lock:
@@ -144,7 +164,11 @@ class Desk:
                 return self._answered(request)
 
     def _answered(self, request: Request) -> Answer | None:
-        return self._kept.bar.answered(request.id) if request.again else None
+        """The answer that it has had. Raises Rejected if that was an error."""
+        answer = self._kept.bar.answered(request.id) if request.again else None
+        if answer is not None and "error" in answer:
+            raise Rejected(answer["error"]["code"], answer["error"]["message"])
+        return answer
 
     async def _save_records(self) -> None:
         """After the order, which does not wait for the history."""

@@ -1,6 +1,6 @@
 """The bartender domain service, the scheduler: one thing at a time, and what has become of it.
 
-    cmd/blend -> rules -> saved -> cmd/run to the pumps -> asked -> confirm
+    cmd/blend -> rules -> saved -> cmd/run to the pumps -> asked -> requester confirms -> confirm
                                           started, finished, refused -> saved -> event, state
 
 Each change is decided by `rules`, saved by compare-and-set, and only then ordered or told. What
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,11 +19,11 @@ from typing import Any, Final, Self
 import msgspec
 import structlog
 
-from patchbay.bus import Bus, Message
+from patchbay.bus import Bus, Message, Request
 from patchbay.bus.letters import read_letter
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
-from patchbay.inbox import Inbox, Outgoing, Publisher, SetAside
+from patchbay.inbox import Aggregate, Inbox, Outgoing, Publisher, SetAside
 from patchbay.messages import (
     Event,
     capture_time,
@@ -40,6 +41,7 @@ from patchbay_bartender.bar import PHASES, Bar, Pump, Run
 from patchbay_bartender.desk import Desk
 from patchbay_bartender.messages import (
     SERVICE,
+    Failed,
     Progress,
     PumpsFinished,
     PumpsRefused,
@@ -55,13 +57,23 @@ from patchbay_bartender.presence import Presence
 from patchbay_bartender.rules import Effect, Publish
 from patchbay_bartender.settings import BartenderSettings
 from patchbay_bartender.store import BartenderStore
-from patchbay_bartender.watch import Watch
+from patchbay_bartender.watch import NOT_STARTED, Watch
 
 DURABLE: Final = ("started", "finished", "refused")
 """Events of the pumps that are persisted, each once."""
 
 TICK_S: Final = 0.25
 """How often time is looked at: what is given up is given up at most so late."""
+
+CALL_OFF_S: Final = 0.5
+"""How long a run that was not confirmed may take to be saved as failed before whoever requested it
+reads why. Else the next tick saves it."""
+
+NEVER_ORDERED: Final = 16
+"""Runs whose save has failed that are remembered. Only one of them can have landed."""
+
+UNKNOWN: Final = ("pumps_lost", "pumps_failed")
+"""How a run fails that may have begun."""
 
 STOP_SAVE_S: Final = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
@@ -115,7 +127,9 @@ class BartenderDomain:
         self._ticker: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
-        self._orders = Orders(bus, settings.bar, self._current)
+        self._never_ordered: deque[str] = deque(maxlen=NEVER_ORDERED)
+        self._confirm_s = settings.start_deadline_s
+        self._orders = Orders(bus, settings.bar, settings.start_deadline_s)
         self.presence = Presence(bus, settings.bar, self._pumps_said, self._pumps_changed)
         self.inbox = Inbox(
             bus,
@@ -171,6 +185,8 @@ class BartenderDomain:
             self.watch.over()
         elif self.watch.run_id != run.id:  # from before we were there, or a save that looked failed
             self.watch.found(run, (now() - run.ordered_at).total_seconds(), self._time())
+            if run.id in self._never_ordered:
+                self.watch.call_off(*NOT_STARTED, self._time())
             self._orders.ask()
 
     async def _bury(self, message: Message) -> None:
@@ -179,25 +195,42 @@ class BartenderDomain:
 
     # The pumps
 
-    async def order(self, run: Run, ordered_at: float) -> None:
-        """Order a run that is saved. ``ordered_at``: when it was asked for, on the loop's clock.
+    def never_order(self, run_id: str) -> None:
+        """This run is never ordered, though a save that failed may have landed."""
+        self._never_ordered.append(run_id)
 
-        Raises Rejected if nobody is there to hear it; it has failed then. Hold the bars' lock.
-        """
+    async def begin(self, run: Run, request: Request) -> None:
+        """Have a run that is saved begun by the pumps: order it, and when they ask whether it may
+        begin, ask whoever requested it. Raises Rejected: then it never begins."""
         self.ordered += 1
         self.watch.ordered(run, self._time())
-        if not await self._orders.order(run, ordered_at, self.publish_state):
-            reason = "the pumps are offline"
-            await self.keep(rules.give_up(self.kept.bar.state, "pumps_offline", reason, now()))
-            raise Rejected("pumps_offline", reason)
+        try:
+            await self._orders.order(run, request.received_at)
+            await request.confirm(self._confirm_s)
+            self._orders.confirm(run)
+        except Rejected as error:
+            await self._call_off(run, error)
+            raise
+        self.watch.confirmed(self._time())
+        self.publish_state()
         self._count()
+
+    async def _call_off(self, run: Run, why: Rejected) -> None:
+        """The run was not confirmed: it has failed."""
+        self._orders.call_off(run.id)
+        if self.watch.run_id == run.id:
+            self.watch.call_off(why.code, why.message, self._time())
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(CALL_OFF_S), self.kept.bars.lock:
+                await self.prepare()
+                current = self.kept.bar.state.run
+                if current is not None and current.id == run.id:
+                    effects = rules.give_up(self.kept.bar.state, why.code, why.message, now())
+                    await self.keep(effects)
 
     def stop_pumps(self, which: str | None, told_at: float) -> None:
         """Tell the pumps to stop, this run or whatever they do."""
         self._orders.stop(which, told_at)
-
-    def _current(self) -> Run | None:
-        return self.kept.bar.state.run if self.kept.known else None
 
     def _pumps_said(self, state: PumpsState) -> None:
         """What the pumps do now, as they say."""
@@ -250,6 +283,7 @@ class BartenderDomain:
                 return rules.started(bar, said)
             case PumpsFinished():
                 return rules.finished(bar, said, at)
+        self._orders.refused(said.run_id, said.reason)
         return rules.refused(bar, said, at)
 
     async def keep(self, effects: Iterable[Effect]) -> None:
@@ -263,6 +297,7 @@ class BartenderDomain:
             if isinstance(effect, Publish):
                 id = f"{effect.data.run_id}/{effect.name}"
                 bar.publish(id, Outgoing(self._bar, effect.name, self._event(id, effect)))
+                self._remember_error(bar, effect.data)
             else:
                 self.kept.record(effect)
         await self.kept.bars.save([bar])
@@ -271,6 +306,15 @@ class BartenderDomain:
         self.publish_state()
         self._publisher.flush([bar])
         await self.kept.save_records()
+
+    def _remember_error(self, bar: Aggregate[Bar], data: object) -> None:
+        """The request of a run that never began gets the error, if it is sent again."""
+        ended = bar.state.ended
+        if not isinstance(data, Failed) or data.code in UNKNOWN or ended is None:
+            return
+        if not ended.run.started and ended.run.command in bar.done:
+            error = {"error": {"code": data.code, "message": data.reason}}
+            bar.finish(ended.run.command, encode(error).decode())
 
     def _event(self, id: str, effect: Publish) -> bytes:
         return new_event(

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from patchbay.bus import Message
 from patchbay.cli.bus import make_bus
 from patchbay.cli.client import System, connected, request_on
-from patchbay.errors import Unavailable
+from patchbay.errors import OutcomeUnknown
 from patchbay.messages import Event, decode, encode
 from patchbay_bartender.messages import SERVICE, Blend, Refill, Stop
 
@@ -62,7 +62,8 @@ async def pour(
     system: System, bar: str, name: str, body: Blend | Refill, shown: Shown
 ) -> dict[str, Any]:
     """Order a blend or refill and wait for its end: the data of its last event, and ``ended``, the
-    name of that. Raises Rejected, and Unavailable if nobody answers or says how it ended."""
+    name of that. Raises Rejected, Unavailable if nobody answers, OutcomeUnknown if it was confirmed
+    and nobody says how it ended."""
     ends: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     def ended(message: Message) -> None:
@@ -76,7 +77,7 @@ async def pour(
     async with make_bus(SERVICE, system.state, system.config) as bus:
         for how in ("finished", "failed"):
             bus.listen(bus.topics.event(SERVICE, bar, how), ended)
-        answer = await request_on(bus, SERVICE, bar, name, body, system.timeout_s)
+        answer = await request_on(bus, SERVICE, bar, name, body, system.timeout_s, actuates=True)
         with shown:
             return await _follow(ends, name, answer["run_id"], answer["seconds"], shown)
 
@@ -102,4 +103,4 @@ async def _follow(
                     if end["ended"] == "finished":
                         shown.show(name, total_s, total_s)
                     return end
-    raise Unavailable("nobody says how it has ended: see the history")
+    raise OutcomeUnknown(run, "nobody says how it has ended; see `patchbay bartender history`")

@@ -21,6 +21,12 @@ SERVICE: Final = "bartender"
 Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | float
 """A number as it was given: 213 stays 213. JSON's true is none."""
 
+PumpIndex = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+"""A pump as it is named; whether there is one, the scheduler says."""
+
+Ratios = Annotated[dict[Annotated[str, Meta(max_length=20)], Number], Meta(max_length=64)]
+"""Pump -> 0.0 to 1.0. More than the machine has is refused by name."""
+
 Kind = Literal["blend", "refill"]
 Result = Literal["done", "stopped", "failed"]
 RunId = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -52,7 +58,7 @@ class Blend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     cup_size: Number
     """Litres."""
-    ratios: dict[str, Number]
+    ratios: Ratios
     by: By = ""
     """Who wants it, for the history."""
 
@@ -60,7 +66,7 @@ class Blend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Refill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``cmd/refill`` -> ``{"run_id", "seconds"}``: fill the tube of a container that was empty."""
 
-    pump: int
+    pump: PumpIndex
     by: By = ""
 
 
@@ -77,7 +83,7 @@ class Stop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Configure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``cmd/configure`` -> ``{"pumps", "sec_per_liter"}``. What is null stays as it is."""
 
-    pump: int | None = None
+    pump: PumpIndex | None = None
     """Which pump the next three are about."""
     enabled: bool | None = None
     refill_time: Number | None = None
@@ -93,7 +99,7 @@ class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     """At most 200: so many fit into one MQTT packet of 256 KiB."""
-    skip: Annotated[int, Meta(ge=0)] = 0
+    skip: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
 # From the bar.
@@ -142,6 +148,8 @@ class Started(Struct, frozen=True):
     by: str
     seconds: dict[str, float]
     """Pump -> seconds."""
+    request: str = ""
+    """The id of the request that it answers, as in its envelope."""
 
 
 class Finished(Struct, frozen=True):
@@ -152,12 +160,14 @@ class Finished(Struct, frozen=True):
     by: str
     millilitres: dict[str, float]
     """Pump -> what it has pumped."""
+    request: str = ""
 
 
 class Failed(Struct, frozen=True):
     """``event/failed``: it ended early, or never began; ``millilitres`` tells what was pumped.
 
-    ``code`` is one of stopped, refused, pumps_offline, pumps_lost, pumps_failed, not_started.
+    ``code`` is one of stopped, refused, pumps_offline, pumps_failed, not_started, cancelled,
+    unconfirmed, too_late, unavailable: nothing is poured any more. With pumps_lost nobody knows.
     """
 
     run_id: str
@@ -166,6 +176,7 @@ class Failed(Struct, frozen=True):
     code: str
     reason: str
     millilitres: dict[str, float]
+    request: str = ""
 
 
 class Configured(Struct, frozen=True):
@@ -186,7 +197,7 @@ class Run(Struct, frozen=True, kw_only=True):
     """``cmd/run``: switch these pumps on, each for its seconds, if `Confirm` follows.
 
     ``ordered_at`` is seconds on the scheduler's monotonic clock, and ``clock`` names that clock:
-    one run of the scheduler's process.
+    one run of its process. Pumps of version 0.1.0 compare them; ours count on their own clock.
     """
 
     run_id: RunId
@@ -196,14 +207,14 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Asked(Struct, frozen=True):
-    """``event/asked``: the pumps have an order; what time is it where it comes from?"""
+    """``event/asked``: the pumps have an order; may it be begun now?"""
 
     run_id: str
     nonce: str
 
 
 class Confirm(Struct, frozen=True):
-    """``cmd/confirm``: the order stands, and it is ``now`` on the clock of this name."""
+    """``cmd/confirm``: the order stands. ``clock``, ``now``: see `Run`."""
 
     run_id: str
     nonce: str

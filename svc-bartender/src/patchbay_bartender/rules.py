@@ -162,7 +162,7 @@ def started(bar: Bar, said: PumpsStarted) -> list[Effect]:
     if run is None or run.id != said.run_id or run.started:
         return []
     run.started = True
-    event = Started(run.id, run.kind, run.by, run.seconds)
+    event = Started(run.id, run.kind, run.by, run.seconds, run.request)
     return [Publish("started", event), Record(run, "running")]
 
 
@@ -183,7 +183,7 @@ def finished(bar: Bar, said: PumpsFinished, at: datetime) -> list[Effect]:
     if run is not None and run.id == said.run_id:
         pumped = _count(bar, run, said, at)
         if said.result == "done":
-            event = Finished(run.id, run.kind, run.by, pumped)
+            event = Finished(run.id, run.kind, run.by, pumped, run.request)
             return [Publish("finished", event), _over(bar, run, "done", "", at, pumped)]
         code = "stopped" if said.result == "stopped" else "pumps_failed"
         return _failed(bar, run, said.result, code, said.reason, at, pumped)
@@ -198,13 +198,14 @@ def finished(bar: Bar, said: PumpsFinished, at: datetime) -> list[Effect]:
 
 
 def give_up(bar: Bar, code: str, reason: str, at: datetime) -> list[Effect]:
-    """Nobody can say what has become of the run: it has failed. What the pumps say of it later
-    still counts what was pumped."""
+    """The run was never confirmed, or nobody can say what has become of it: it has failed. What the
+    pumps say of it later still counts what was pumped."""
     run = bar.run
     if run is None:
         return []
     bar.unsettled = [*bar.unsettled, run][-UNSETTLED:]
-    return _failed(bar, run, "failed", code, reason, at, {})
+    status: Status = "stopped" if code == "stopped" else "failed"
+    return _failed(bar, run, status, code, reason, at, {})
 
 
 def _failed(
@@ -216,7 +217,7 @@ def _failed(
     at: datetime,
     pumped: dict[str, float],
 ) -> list[Effect]:
-    event = Failed(run.id, run.kind, run.by, code, reason, pumped)
+    event = Failed(run.id, run.kind, run.by, code, reason, pumped, run.request)
     return [Publish("failed", event), _over(bar, run, status, reason, at, pumped)]
 
 

@@ -53,7 +53,12 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """No pump is on for longer, whoever asks: a litre takes 213 s."""
 
     start_deadline_s: Annotated[float, Meta(gt=0, le=30)] = 2.0
-    """What was ordered longer ago is not begun: nobody stands there with a cup any more."""
+    """The pumps begin a run within so long of their own question whether they may, or never: nobody
+    stands there with a cup any more. What cannot be asked is not older than this either."""
+
+    answer_s: Annotated[float, Meta(gt=0, le=60)] = 3.0
+    """A GUI gets an error when the scheduler has not answered for so long. What it has ordered is
+    poured only if the pumps ask before."""
 
     watchdog_s: Annotated[float, Meta(ge=0.3, le=10)] = 0.5
     """A pumps' process whose loop does nothing for so long cannot be told to stop: all goes off.

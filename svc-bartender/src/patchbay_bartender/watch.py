@@ -35,13 +35,25 @@ class Watch:
         self._end_at = 0.0
         self._give_up_at = 0.0
         self._startable_until = 0.0
+        self._ordered_at = 0.0
         self._away = False
 
     def ordered(self, run: Run, now: float) -> None:
-        """It is ordered now; the pumps have to begin it before the deadline."""
+        """It is ordered now. Until it is confirmed the pumps do not begin it, and whoever waits for
+        that gives it up sooner than we do."""
         self._begin(run, now)
-        self._startable_until = now + self._start_deadline_s
+        self._startable_until = now + 2 * self._start_deadline_s
         self._give_up_at, self.why = self._startable_until + ANSWER_S, NOT_STARTED
+
+    def confirmed(self, now: float) -> None:
+        """The pumps may begin it, within their deadline. If they say nothing, nobody knows."""
+        self._end_at += now - self._ordered_at
+        self._startable_until = now + self._start_deadline_s
+        self._give_up_at, self.why = self._startable_until + ANSWER_S, SILENT
+
+    def call_off(self, code: str, reason: str, now: float) -> None:
+        """It was not confirmed, and never is: it has failed."""
+        self._give_up_at, self.why = now, (code, reason)
 
     def found(self, run: Run, passed_s: float, now: float) -> None:
         """It stands in the store, from before we were there, ordered so long ago by the wall clock:
@@ -97,5 +109,6 @@ class Watch:
 
     def _begin(self, run: Run, now: float) -> None:
         self.run_id = run.id
+        self._ordered_at = now
         self._end_at = now + run.total_s
         self._away = False

@@ -34,6 +34,7 @@ from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import LockerStore, public
 
 Answer = dict[str, Any]
+Handle = Callable[[Request, Any], Awaitable[Answer]]
 Decide = Callable[[Board], tuple[Answer, list[Effect]]]
 Keep = Callable[[Iterable[Aggregate[Board]]], Awaitable[None]]
 
@@ -41,11 +42,6 @@ Keep = Callable[[Iterable[Aggregate[Board]]], Awaitable[None]]
 def draw_code(length: int) -> str:
     """A code of so many digits, unpredictable."""
     return f"{secrets.randbelow(10**length):0{length}d}"
-
-
-def _changes(body: type[Any], handle: Callable[[Request, Any], Awaitable[Answer]]) -> Command:
-    """A command that changes what a board should be: stored, it takes effect with a report."""
-    return Command(body, handle, desired=True, confirms=True)
 
 
 class Desk:
@@ -71,11 +67,11 @@ class Desk:
             bus,
             SERVICE,
             {
-                "assign": _changes(Assign, self._assign),
-                "revoke": _changes(Revoke, self._revoke),
-                "extend": _changes(Extend, self._extend),
-                "block": _changes(Block, self._block),
-                "unblock": _changes(Unblock, self._unblock),
+                "assign": self._changes(Assign, self._assign),
+                "revoke": self._changes(Revoke, self._revoke),
+                "extend": self._changes(Extend, self._extend),
+                "block": self._changes(Block, self._block),
+                "unblock": self._changes(Unblock, self._unblock),
                 "reset": Command(
                     Reset, self._reset, moves=True, confirms=True, remembered=self._remembered
                 ),
@@ -84,9 +80,15 @@ class Desk:
                 "rentals": Command(Ask, self._rentals),
                 "accesses": Command(Ask, self._accesses),
             },
+            cancels=True,
         )
 
     # What changes a board
+
+    def _changes(self, body: type[Any], handle: Handle) -> Command:
+        """A command that changes what a board should be: stored, it takes effect with a report."""
+        remembered = self._remembered
+        return Command(body, handle, desired=True, confirms=True, remembered=remembered)
 
     async def _assign(self, request: Request, body: Assign) -> Answer:
         length, ends, mark = self._code_length, self._ends, self._mark()
@@ -154,7 +156,7 @@ class Desk:
         assert aggregate is not None  # noqa: S101 - known() has refused
         return aggregate, await self._answered(request, aggregate)
 
-    async def _remembered(self, request: Request, body: Reset) -> Answer | None:
+    async def _remembered(self, request: Request, body: object) -> Answer | None:
         """The answer that this request has had already."""
         boards = self._kept.boards
         async with boards.lock:

@@ -228,8 +228,7 @@ class LockerEdge:
                 answered.append((board, request.send))
         if answers and session.peer.write(b"".join(answers)):
             for board, send in answered:
-                if board.last is not None and board.last.send == send:
-                    board.last = board.last.with_answer()
+                self.memory.answered(board, send)
 
     def _awaits_time(self) -> bool:
         """We do not know what time it is for the domain service, and it may still tell us: codes

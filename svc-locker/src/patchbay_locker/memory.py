@@ -110,16 +110,16 @@ class Memory:
         self._noted: dict[str, bytes | None] = {}
         self._unwritten: dict[str, bytes | None] = {}
         self._commit_awaited = False
-        for device, value in outbox.notes("last/"):
-            self.board(device).last = Last.from_bytes(value)
-        for device, value in outbox.notes("desired/"):
-            self.board(device).desired = Held(value)
-        for device, value in outbox.notes("reset/"):
-            self.board(device).reset_done = int(value)
-        for device, value in outbox.notes("told/"):
-            self.board(device).told = int(value)
-        for device, value in outbox.notes("prior/"):
-            self.board(device).prior = Last.from_bytes(value)
+        for device, last in outbox.read_notes("last/", Last.from_bytes).items():
+            self.board(device).last = last
+        for device, held in outbox.read_notes("desired/", Held).items():
+            self.board(device).desired = held
+        for device, reset_done in outbox.read_notes("reset/", int).items():
+            self.board(device).reset_done = reset_done
+        for device, told in outbox.read_notes("told/", int).items():
+            self.board(device).told = told
+        for device, prior in outbox.read_notes("prior/", Last.from_bytes).items():
+            self.board(device).prior = prior
 
     def __iter__(self) -> Iterator[BoardMemory]:
         return iter(self._boards.values())
@@ -139,6 +139,16 @@ class Memory:
         self._changes(board)
         board.last = last
         self._outbox.note(f"last/{board.device}", last.to_bytes())
+
+    def answered(self, board: BoardMemory, send: int) -> None:
+        """The answer to this report was written whole, if it is still the last one.
+
+        It is noted without a commit of its own: if a kill loses it, the next report with the same
+        accesses is marked as a possible repeat.
+        """
+        if board.last is not None and board.last.send == send:
+            board.last = board.last.with_answer()
+            self._outbox.note_later(f"last/{board.device}", board.last.to_bytes())
 
     def leave(self, board: BoardMemory, connection: int) -> None:
         """A new boot begins: remember the one before, whose reports came on this connection."""

@@ -110,7 +110,7 @@ class MeshDomain:
         self.bus = bus
         self.kept = kept
         self.settings = settings
-        self.recent = Recent(settings.history_length)
+        self.recent = Recent(settings.history_length, settings.history_bytes)
         self._keeper = Keeper(
             bus, store, SERVICE, kept.nodes, NODES, kept.prepare, self.keep, self._apply, _node_of
         )

@@ -113,6 +113,14 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     history_length: Annotated[int, Meta(ge=0)] = 256
     """Values of each type of each node that are kept in memory; the store has them all."""
 
+    history_bytes: Positive = 6_291_456
+    """What these values may take in memory, all together: the unit may take 44 MiB in a container.
+    Beyond that those not reported for longest are read from the store."""
+
+    cache_bytes: Positive = 6_291_456
+    """What the latest values may take in the unit of the socket API, all together: some 15,000
+    values. Beyond that the nodes that were silent for longest are forgotten there."""
+
     max_types: Positive = 64
     """Types of which a node's latest value is known. One more puts out the one reported longest
     ago: a line in disorder must not fill the memory."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from patchbay.access.passwords import draw
+from patchbay.durable import make_directory, put_in_place
 from patchbay.errors import SettingsError
 
 UNITS: Final = "units"
@@ -129,15 +130,13 @@ class Directory:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "w", encoding="utf-8") as out:
                 out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
             self._belongs(fresh, mode, file, _owner_of(path))
-            fresh.replace(path)
+            put_in_place(fresh, path)
         except OSError as error:
             raise _failed(path, error) from error
 
     def _pass_through(self, place: Path) -> None:
-        place.mkdir(parents=True, exist_ok=True)
+        make_directory(place)
         for one in {self.path, place}:
             one.chmod(PASSAGE)
 

@@ -2,7 +2,8 @@
 
 A unit may what `Service.rights` says of its role, and beyond that what every unit does:
 
-    status/<instance>, its /info    publish its own; read those of its service's units
+    status/<instance>               publish its own; read those of its service's units
+    status/<instance>/info          publish its own; the domain reads those of its edges
     dead/<service>                  publish; its domain reads
     ack/<instance>                  an edge reads its own; the domain publishes those of its edges
     fence/<instance>                a domain, its own
@@ -89,7 +90,9 @@ def unit_grant(
     if role == DOMAIN:
         publish.append(topics.fence(instance))
         subscribe += [topics.fence(instance), topics.dead(service.name)]
-        publish += [topics.ack(one) for one in siblings if unit_of(one, services)[1] != DOMAIN]
+        edges = [one for one in siblings if unit_of(one, services)[1] != DOMAIN]
+        publish += [topics.ack(one) for one in edges]
+        subscribe += [topics.unit_info(one) for one in edges]
     else:
         subscribe.append(topics.ack(instance))
     publish += [_whole(one, instance, root) for one in rights.publish]

@@ -86,6 +86,8 @@ class Bus:
         )
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
+        self.info_changed: Callable[[], None] = lambda: None
+        """Publishes the unit's info at once, when something in it must be there in time."""
         self._meter = meter
         self.keep_letter: KeepLetter | None = None
         """Stores dead letters, in a unit that has a store."""
@@ -118,7 +120,7 @@ class Bus:
 
     def start(self) -> None:
         """Start connecting, in the background and for ever."""
-        self.failed = asyncio.get_running_loop().create_future()
+        self._fate()
         self._dialer = Dialer(
             self.settings,
             self._make_connection,
@@ -127,7 +129,19 @@ class Bus:
             self.log,
             lambda: self._presence.twin,
         )
-        self._task = self.tasks.spawn(self._dial(self._dialer, self.failed), "connection")
+        self._task = self.tasks.spawn(self._dial(self._dialer), "connection")
+
+    def fail(self, why: str) -> None:
+        """The unit cannot go on: it stops with an error that says why."""
+        failed = self._fate()
+        if not failed.done():
+            failed.set_result(why)
+
+    def _fate(self) -> asyncio.Future[str]:
+        """Done, with the reason, when the unit has to stop."""
+        if self.failed is None:
+            self.failed = asyncio.get_running_loop().create_future()
+        return self.failed
 
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
@@ -415,12 +429,11 @@ class Bus:
 
     def _task_failed(self, error: Exception, name: str) -> None:
         self.log.error("task failed", task=name, exc_info=error)
-        if self.failed is not None and not self.failed.done():
-            self.failed.set_result(f"{name} failed: {error!r}")
+        self.fail(f"{name} failed: {error!r}")
 
-    async def _dial(self, dialer: Dialer, failed: asyncio.Future[str]) -> None:
+    async def _dial(self, dialer: Dialer) -> None:
         await dialer.dial()
-        failed.set_result(f"another client uses our instance id {self.client_id}")
+        self.fail(f"another client uses our instance id {self.client_id}")
 
     def _make_connection(self) -> Connection:
         return Connection(

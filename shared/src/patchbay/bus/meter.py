@@ -27,3 +27,10 @@ class Backlog(Protocol):
 
     def oldest(self) -> str | None:
         """The time of the oldest (RFC 3339); None if nothing waits."""
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the events that are sent now."""
+
+    def losses(self) -> dict[str, int]:
+        """Numbers for the unit's info of what damage has cost; empty while there was none."""

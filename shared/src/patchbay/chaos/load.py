@@ -49,8 +49,8 @@ class Tally:
 
     @property
     def clean(self) -> bool:
-        """All four are empty."""
-        return not any(self.faults.values())
+        """All four are empty, of something: where nothing was accepted nothing was shown."""
+        return self.accepted > 0 and not any(self.faults.values())
 
 
 class Surroundings(NamedTuple):

@@ -79,6 +79,8 @@ def _report(tallies: dict[str, Tally]) -> list[str]:
         numbers += [len(found) for found in tally.faults.values()]
         lines.append("  ".join(f"{word:>10}" for word in (name, *numbers)))
     for name, tally in tallies.items():
+        if not tally.accepted:
+            lines.append(f"{name}: nothing was accepted, so nothing is shown")
         for fault, found in tally.faults.items():
             lines += [f"{name}: {fault}: {what}" for what in found[:SHOWN]]
             if len(found) > SHOWN:

@@ -23,6 +23,8 @@ _BROWSER: Final = "chromium"
 _FAKETIME: Final = "faketime"
 _FAKETIME_LIBRARY: Final = "*/faketime/libfaketimeMT.so.1"
 
+_STRACE: Final = "strace"
+
 _SYSTEMD: Final = "systemd"
 _SYSTEMD_INIT: Final = "/lib/systemd/systemd"
 
@@ -41,6 +43,7 @@ def test(context: typer.Context) -> None:
     _ask_for(_BROWSER, chromium, "the tests of pages")
     _ask_for(_FAKETIME, faketime, "the tests of clocks that jump")
     _ask_for(_SYSTEMD, systemd, "the tests of the service of systemd")
+    _ask_for(_STRACE, strace, "the tests of power cuts")
     for name, command in _test_runs(context.args):
         passed &= _passes(name, command, root)
     raise typer.Exit(0 if passed else 1)
@@ -82,6 +85,11 @@ def faketime() -> str | None:
 def systemd() -> str | None:
     """The systemd that tests start in namespaces of its own, or None if there is none."""
     return _SYSTEMD_INIT if os.access(_SYSTEMD_INIT, os.X_OK) else None
+
+
+def strace() -> str | None:
+    """The program that records what is written, or None if there is none."""
+    return shutil.which(_STRACE)
 
 
 def _ask_for(package: str, program: Callable[[], str | None], tests: str) -> None:

@@ -32,6 +32,7 @@ def install_service(
     Starts nothing: systemd need not run.
     """
     from patchbay.deploy.systemd_service import SETTINGS, closed_to, files
+    from patchbay.durable import write_whole
     from patchbay.errors import Unavailable
 
     _known(unit)
@@ -44,7 +45,7 @@ def install_service(
             continue
         try:
             file.path.parent.mkdir(parents=True, exist_ok=True)
-            file.path.write_text(file.text, encoding="utf-8")
+            write_whole(file.path, file.text.encode())
         except OSError as error:
             raise Unavailable(f"{file.path}: {error.strerror} (with sudo?)") from error
         print(file.path)

@@ -14,7 +14,7 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from patchbay.forms import decode_events, in_json
 from patchbay.inbox.set_aside import SetAside
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
+    MAX_LEVEL,
     Ack,
     AckRanges,
     DeadLetter,
@@ -43,7 +44,7 @@ from patchbay.messages import (
 from patchbay.progress import STORE
 from patchbay.settings import StoreSettings
 from patchbay.store import DEAD_LETTERS, Store
-from patchbay.topics import device_id
+from patchbay.topics import BATCH, device_id
 
 Apply = Callable[[list[Event]], Awaitable[None]]
 """Persists events, in order. Raises Unavailable while it cannot; it is then called again, with the
@@ -68,6 +69,15 @@ ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+class _Info(msgspec.Struct):
+    """What counts here of a unit's info."""
+
+    epoch: Annotated[str, msgspec.Meta(max_length=MAX_LEVEL)] = ""
+
+
+_info = msgspec.json.Decoder(_Info)
 
 
 class Inbox:
@@ -118,6 +128,7 @@ class Inbox:
         for name in names:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
+        bus.listen(topics.unit_info("+"), self._unit_info)
 
     @property
     def waiting(self) -> int:
@@ -164,6 +175,13 @@ class Inbox:
             self._arrived = deque(one for one in self._arrived if not self._bus.comes_again(one))
         self._arrived.append(message)
         self._something.set()
+
+    def _unit_info(self, message: Message) -> None:
+        """A unit says which epoch it sends; the broker lets nobody else publish that."""
+        message.ack()
+        with contextlib.suppress(msgspec.DecodeError):
+            info = decode(_info, message.payload) if message.payload else _Info()
+            self._watermarks.announce(message.topic.split("/")[-2], info.epoch)
 
     async def _work(self) -> None:
         pause = self._settings.backoff_initial_s
@@ -224,12 +242,33 @@ class Inbox:
         """The events of a message; in the place of what is none stands a `Faulty`."""
         try:
             events = decode_events(message.payload, message.content_type, message.topic)
-            return events if self._device == "+" else [one for one in events if self._ours(one)]
         except msgspec.DecodeError as error:
             bare = self._bare(message)
             if bare is not None:
                 return [bare]
             return [faulty(str(error), message.payload, topic=message.topic)]
+        address = self._bus.topics.address(message.topic)
+        foreign: list[Event] = []
+        if address is not None and address.name == BATCH:
+            events, foreign = self._own(events, address.device, message)
+        ours = events if self._device == "+" else [one for one in events if self._ours(one)]
+        return [*ours, *foreign]
+
+    @staticmethod
+    def _own(
+        events: list[Event], instance: str, message: Message
+    ) -> tuple[list[Event], list[Event]]:
+        """Those of a batch that are of the instance whose topic it came on, since the broker lets
+        nobody else publish there; and in the place of all others a `Faulty`."""
+        own = [
+            one
+            for one in events
+            if one.source == instance or (isinstance(one, Faulty) and not one.sequence)
+        ]
+        if len(own) == len(events):
+            return own, []
+        why = f"it is in a batch of {instance} and not of it"
+        return own, [faulty(why, message.payload, topic=message.topic)]
 
     def _ours(self, event: Event) -> bool:
         return device_id(event.subject) == self._device
@@ -254,7 +293,7 @@ class Inbox:
 
     async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
         take: list[Event] = []
-        told: dict[tuple[str, str], bool] = {}
+        told: dict[tuple[str, str], Verdict] = {}
         for _, events in batch:
             for event in events:
                 if not event.sequence:
@@ -263,18 +302,18 @@ class Inbox:
                 verdict = self._watermarks.judge(event)
                 if verdict is Verdict.TAKE:
                     take.append(event)
-                if verdict not in (Verdict.OVER, Verdict.WAIT):
-                    key = (event.source, event.epoch)
-                    told[key] = verdict is Verdict.GAP
+                if verdict is not Verdict.WAIT:
+                    told[event.source, event.epoch] = verdict
         if take:
             await self._persist(take)
             self.taken += len(take)
         await self._watermarks.save()
         for message, _ in batch:
             message.ack()
-        for (source, epoch), nak in told.items():
-            ack = self._watermarks.ack(source, epoch, nak=nak)
-            self._tell(source, ack)
+        for (source, epoch), verdict in told.items():
+            over = verdict is Verdict.OVER
+            nak = over or verdict is Verdict.GAP
+            self._tell(source, self._watermarks.ack(source, epoch, nak=nak, over=over))
 
     def _tell(self, source: str, ack: Ack | AckRanges) -> None:
         """Acknowledge to an edge, and tell it the time. One that does not hear it sends its events

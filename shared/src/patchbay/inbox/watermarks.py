@@ -1,6 +1,8 @@
 """How far each source has come: the collection ``sources``.
 
-{_id: "locker-edge-pi1", epoch: "...", upto: 4711, past: ["...", ...]}
+{_id: "locker-edge-pi1", epoch: "...", upto: 4711, past: ["...", ...], ended: [815, ...]}
+
+``past`` are the epochs that are over, and ``ended`` how far each of them had come.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from patchbay.store import Document, Store
 SOURCES = "sources"
 
 PAST_EPOCHS = 16
-"""Epochs of a source that are remembered as over, so that a straggler is not taken for a start."""
+"""Epochs of a source that are remembered as over, so that a straggler is not taken for a start, and
+an edge whose file was put back from a copy learns what of it is persisted."""
+
+ENDED_UNKNOWN = 0
+"""How far an epoch had come that release 0.1.0 noted as over: nobody knows."""
+
+ANNOUNCED = 10_000
+"""Units whose epochs are remembered; of more, the oldest is forgotten: any epoch of it counts."""
 
 
 class Verdict(Enum):
@@ -32,7 +41,7 @@ class Verdict(Enum):
     GAP = auto()
     """Something before it is missing: ask for it."""
     OVER = auto()
-    """It belongs to an epoch that is over: drop it."""
+    """It belongs to an epoch that is over and was never persisted: ask for it under a new one."""
     WAIT = auto()
     """The document of its source cannot be read: drop it. It is sent again, until somebody has
     repaired or removed that."""
@@ -42,12 +51,12 @@ class Verdict(Enum):
 class _Source:
     epoch: str = ""
     upto: int = 0
-    past: list[str] = field(default_factory=list)
+    past: dict[str, int] = field(default_factory=dict)
 
 
 def _source(found: Document) -> _Source:
     """Raises whatever is wrong with a document."""
-    fields = {"upto": found["upto"], "epoch": found["epoch"], "past": found.get("past", [])}
+    fields = {"upto": found["upto"], "epoch": found["epoch"], "past": _past(found)}
     source = msgspec.convert(fields, _Source, strict=True)
     if not isinstance(found["_id"], str) or not 0 <= source.upto <= MAX_INT:
         raise ValueError(f"_id must be a text and upto 0 to {MAX_INT}")
@@ -65,10 +74,19 @@ class Watermarks:
         self._store = store
         self._sources: dict[str, _Source] = {}
         self._changed: set[str] = set()
+        self._announced: dict[str, str] = {}
         self._load_again_at = math.inf
         self.faults: dict[str, str] = {}
         """Sources whose documents cannot be read."""
         self.report: Report | None = None
+
+    def announce(self, source: str, epoch: str) -> None:
+        """This unit says that it sends this epoch: no other may begin in its name. Empty: any."""
+        self._announced.pop(source, None)
+        if epoch:
+            self._announced[source] = epoch
+            if len(self._announced) > ANNOUNCED:
+                del self._announced[next(iter(self._announced))]
 
     @property
     def due(self) -> bool:
@@ -102,12 +120,16 @@ class Watermarks:
             if event.sequence > source.upto + 1:
                 return Verdict.GAP
         elif event.epoch in source.past:
-            return Verdict.OVER
+            return Verdict.KNOWN if event.sequence <= source.past[event.epoch] else Verdict.OVER
         elif event.sequence != 1:
             return Verdict.GAP
+        elif self._announced.get(event.source, event.epoch) != event.epoch:
+            return Verdict.GAP  # forged, or its announcement is not here yet
         else:
             if source.epoch:
-                source.past = [*source.past, source.epoch][-PAST_EPOCHS:]
+                source.past[source.epoch] = source.upto
+                while len(source.past) > PAST_EPOCHS:
+                    del source.past[next(iter(source.past))]
             source.epoch = event.epoch
         source.upto = event.sequence
         self._changed.add(event.source)
@@ -116,11 +138,13 @@ class Watermarks:
     def upto(self, source: str, epoch: str) -> int:
         """How far this epoch of a source has come; 0 for one that is not known."""
         known = self._sources.get(source)
-        return known.upto if known is not None and known.epoch == epoch else 0
+        if known is None:
+            return 0
+        return known.upto if known.epoch == epoch else known.past.get(epoch, 0)
 
-    def ack(self, source: str, epoch: str, *, nak: bool) -> Ack:
+    def ack(self, source: str, epoch: str, *, nak: bool, over: bool = False) -> Ack:
         """The acknowledgement to send to a source."""
-        return Ack(epoch=epoch, upto=self.upto(source, epoch), nak=nak)
+        return Ack(epoch=epoch, upto=self.upto(source, epoch), nak=nak, over=over)
 
     async def save(self) -> None:
         """Write the watermarks that have risen. Raises Unavailable."""
@@ -128,8 +152,21 @@ class Watermarks:
         await self._store.save(
             SOURCES,
             [
-                {"_id": name, "epoch": one.epoch, "upto": one.upto, "past": one.past}
+                {
+                    "_id": name,
+                    "epoch": one.epoch,
+                    "upto": one.upto,
+                    "past": list(one.past),
+                    **({"ended": list(one.past.values())} if one.past else {}),
+                }
                 for name, one in ((name, self._sources[name]) for name in changed)
             ],
         )
         self._changed.difference_update(changed)
+
+
+def _past(document: Document) -> dict[str, int]:
+    """The epochs that are over; in a document of release 0.1.0 ``ended`` is not there."""
+    past = document.get("past", [])
+    ended = document.get("ended", [ENDED_UNKNOWN] * len(past))
+    return dict(zip(past, ended, strict=False))

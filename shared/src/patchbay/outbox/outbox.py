@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -25,6 +25,8 @@ from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender
 from patchbay.outbox.sender import WINDOW, Sender
 from patchbay.progress import DISK
+
+T = TypeVar("T")
 
 Done = Callable[[bool], None]
 """Called after the commit: True, it is safe; False, it could not be written (disk full)."""
@@ -98,10 +100,13 @@ class Outbox:
         self._gather_rows = gather_rows
         self._form = form
         self._busy = busy
+        self._in_order = in_order
         self._sheds = {event_type(service, name) for name in sheds}
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
+        self._journal.on_damage = bus.fail
+        self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
         self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
         self._sender.on_time = self._learn_time
@@ -114,6 +119,7 @@ class Outbox:
         self._rows: list[Row] = []
         self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
+        self._later: dict[str, bytes] = {}
         self._done: list[Done] = []
         self._turn_scheduled = False
         self._committed_at = 0.0
@@ -143,6 +149,7 @@ class Outbox:
         for timer in (self._forgetting, self._gathering):
             if timer is not None:
                 timer.cancel()
+        self._note_what_waits()
         self._commit()
         self._bus.backlogs.remove(self)
         self._journal.close()
@@ -154,8 +161,25 @@ class Outbox:
 
     @property
     def epoch(self) -> str:
-        """Names this file's numbering; new when the file is new."""
-        return self._journal.epoch
+        """The epoch of the events that are sent now; what is new may be of a later one."""
+        return self._sender.epoch
+
+    def losses(self) -> dict[str, int]:
+        """Numbers for the unit's info of what damage has cost; empty while there was none.
+
+        How many events are missing cannot be told where they are acknowledged in any order.
+        """
+        found: dict[str, int] = {}
+        saved = self._journal.salvaged
+        if saved is not None:
+            found |= {"outbox_events_salvaged": saved.events, "outbox_notes_salvaged": saved.notes}
+            if self._in_order:
+                found["outbox_events_missing"] = saved.missing
+        if aside := self._journal.set_aside:
+            found["outbox_files_set_aside"] = aside
+        if self.unreadable_notes:
+            found["outbox_notes_unreadable"] = self.unreadable_notes
+        return found
 
     @property
     def waiting(self) -> int:
@@ -169,6 +193,8 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Would `add` refuse now? A full disk is tried again every second."""
+        if self._journal.damage:
+            return True
         if not self._disk_ok and not self._has_room():
             return True
         return self._at_bound
@@ -186,8 +212,8 @@ class Outbox:
 
         ``device`` is the id in the topic, ``subject`` the original one, ``time`` the capture (RFC
         3339), ``key`` names the fact and becomes its id; without one, for a device that has no
-        numbers of its own, the place in this file does (``<epoch>/<number>``, which rises). Raises
-        OutboxFull, and UnicodeEncodeError for text with lone surrogates.
+        numbers of its own, the place in this file does (``<epoch>/<number>``). Raises OutboxFull,
+        and UnicodeEncodeError for text with lone surrogates.
         """
         if self._sheds and self._at_bound:
             self._shed()
@@ -214,12 +240,34 @@ class Outbox:
 
     def note(self, name: str, value: bytes | None) -> None:
         """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
+        self._later.pop(name, None)
         self._notes[name] = value
         self._schedule()
+
+    def note_later(self, name: str, value: bytes) -> None:
+        """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
+        the unit stops. A kill before that loses it."""
+        self._later[name] = value
+        self._forget_soon()
 
     def notes(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """What was noted under names that begin with ``prefix``, in the file."""
         return self._journal.notes(prefix)
+
+    def read_notes(self, prefix: str, read: Callable[[bytes], T]) -> dict[str, T]:
+        """What was noted under names that begin with ``prefix``, as ``read`` understands it.
+
+        One that it does not understand is logged, counted and forgotten: the others count.
+        """
+        found: dict[str, T] = {}
+        for name, value in self.notes(prefix):
+            try:
+                found[name] = read(value)
+            except Exception as error:  # whatever a damaged note makes of its reader
+                self.unreadable_notes += 1
+                self._log.error("unreadable note", note=prefix + name, error=repr(error))
+                self.note(prefix + name, None)
+        return found
 
     def after_commit(self, done: Done) -> None:
         """Call ``done`` when this turn's commit is on disk, or has failed."""
@@ -264,7 +312,7 @@ class Outbox:
             except (sqlite3.Error, ValueError) as error:
                 ok = False
                 self._next = self._journal.seq + 1
-                self._no_room(error, rows)
+                self._not_written(error, rows)
             else:
                 self._sender.forgotten(ranges)
                 if not self._disk_ok:
@@ -277,6 +325,14 @@ class Outbox:
                 self._log.error("answer failed", exc_info=error)
         if ok and rows:
             self._sender.committed(rows)
+
+    def _not_written(self, error: Exception, rows: list[Row]) -> None:
+        if isinstance(error, sqlite3.IntegrityError):  # a number that the file cannot have yet
+            self._journal.found_damage(str(error))
+        if self._journal.damage:  # the unit stops; the next start salvages
+            self._log.error("outbox damaged", error=str(error), events=len(rows))
+        else:
+            self._no_room(error, rows)
 
     def _no_room(self, error: Exception, rows: list[Row]) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
@@ -348,8 +404,13 @@ class Outbox:
         self._forgetting = None
         if self._busy():
             self._forget_soon()
-        elif self._owes:
+        elif self._owes or self._later:
+            self._note_what_waits()
             self._schedule()
+
+    def _note_what_waits(self) -> None:
+        later, self._later = self._later, {}
+        self._notes = {**later, **self._notes}
 
 
 def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:

@@ -8,6 +8,9 @@ from: whatever was not acknowledged in time is sent again, alone or with others 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -17,7 +20,7 @@ from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import AckRanges, decode, ranges_of
-from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.journal import Epoch, Journal, Row
 from patchbay.outbox.patience import PATIENCE_MAX_S, PATIENCE_S
 from patchbay.outbox.sender import (
     AHEAD,
@@ -65,6 +68,11 @@ class RangeSender(Sender):
         """Events that no domain service has persisted yet."""
         return max(0, self._journal.rows - len(self._gone))
 
+    @property
+    def epoch(self) -> str:
+        """The present epoch: those before it may be sent at the same time."""
+        return self._journal.epoch
+
     def ranges(self) -> list[tuple[int, int]]:
         """Acknowledged rows that are in the file still, first and last."""
         return ranges_of(self._gone)
@@ -83,23 +91,22 @@ class RangeSender(Sender):
 
     def pump(self) -> None:
         """Send what the window allows: first what has to be sent again."""
-        while (
-            self._pausing is None
-            and self._bus.connected
-            and len(self._under_way) < WINDOW
-            and self._unsettled < MESSAGES
-            and (rows := self._next(min(BATCH_EVENTS, WINDOW - len(self._under_way))))
-        ):
-            tries = {row.seq: self._again.pop(row.seq, None) for row in rows}
-            at = self._loop_time()
-            for row in rows:
-                before = tries[row.seq]
-                self._under_way[row.seq] = _Sent(row, at, before.tries + 1 if before else 0)
-                self.sent = max(self.sent, row.seq)
-            try:
+        # Unavailable: the next connect sends them again. Damage: the journal tells of it.
+        with contextlib.suppress(Unavailable, sqlite3.Error):
+            while (
+                self._pausing is None
+                and self._bus.connected
+                and len(self._under_way) < WINDOW
+                and self._unsettled < MESSAGES
+                and (rows := self._next(min(BATCH_EVENTS, WINDOW - len(self._under_way))))
+            ):
+                tries = {row.seq: self._again.pop(row.seq, None) for row in rows}
+                at = self._loop_time()
+                for row in rows:
+                    before = tries[row.seq]
+                    self._under_way[row.seq] = _Sent(row, at, before.tries + 1 if before else 0)
+                    self.sent = max(self.sent, row.seq)
                 self._publish(rows)
-            except Unavailable:  # the next connect sends them again
-                return
 
     def _next(self, limit: int) -> list[Row]:
         """The next rows to send together: one while few wait, else as many as make a batch."""
@@ -141,27 +148,38 @@ class RangeSender(Sender):
             self._log.warning("acknowledgement not understood", error=str(error))
             return
         self._learn_time(message, ack)
-        if ack.epoch != self._journal.epoch:
+        epoch = self._journal.find_epoch(ack.epoch)
+        if epoch is None:
             return
         before = len(self._gone)
-        for first, last in ack.ranges:
-            if last > self._journal.seq:
-                self._log.warning("acknowledged more than was sent", upto=last)
-                continue
-            self._gone.update(seq for seq in range(first, last + 1) if self._is_done(seq))
+        self._take(epoch, ack.ranges)
         if len(self._gone) > before:
             self._progress()
             self._on_ack()
         self.pump()
 
-    def _is_done(self, seq: int) -> bool:
-        """Count a row as acknowledged; False if it was already. One that we have not sent was
-        sent by the process before us."""
-        known = self._under_way.pop(seq, None) or self._again.pop(seq, None)
-        if known is None and seq > self.sent:
-            self._fresh.clear()
-            return True
-        return known is not None
+    def _take(self, epoch: Epoch, ranges: list[tuple[int, int]]) -> None:
+        """Count what these ranges name as acknowledged, as far as we have sent it, or the process
+        before us: as much work as that is, however large they are."""
+        sent = sorted([*self._under_way, *self._again])
+        beyond = 0
+        for first, last in _disjoint(ranges):
+            first, last = epoch.base + first, epoch.base + last
+            if last > epoch.last and epoch.name == self._journal.epoch:
+                self._log.warning("acknowledged more than was sent", upto=last)
+                continue
+            last = min(last, epoch.last)  # a power cut may have taken what was sent after it
+            for seq in sent[bisect_left(sent, first) : bisect_right(sent, last)]:
+                self._under_way.pop(seq, None)
+                self._again.pop(seq, None)
+                self._gone.add(seq)
+            if last > self.sent and beyond < WINDOW and epoch.name != self._journal.epoch:
+                later = self._journal.numbers_between(
+                    max(first, self.sent + 1), last, WINDOW - beyond
+                )
+                beyond += len(later)
+                self._gone.update(later)
+                self._fresh.clear()
 
     def _restart(self, why: str) -> None:
         if self._under_way:
@@ -177,6 +195,8 @@ class RangeSender(Sender):
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(sqlite3.Error):  # the journal tells of it
+                self._journal.check_place()
             if self._bus.connected:
                 self._give_up_waiting(self._loop_time())
                 self.pump()
@@ -192,3 +212,14 @@ class RangeSender(Sender):
             self._again[seq] = self._under_way.pop(seq)
         if late:
             self._log.debug("sending again", why="not acknowledged", events=len(late))
+
+
+def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers, each once. A range that ends before it begins has none."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1]:
+            first = found[-1][1] + 1
+        if first <= last:
+            found.append((first, last))
+    return found

@@ -22,7 +22,7 @@ from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import Ack, AckRanges, Event, decode
-from patchbay.outbox.journal import Journal, Row
+from patchbay.outbox.journal import Epoch, Journal, Row
 from patchbay.outbox.patience import Patience
 from patchbay.progress import BROKER, DOMAIN
 
@@ -86,8 +86,11 @@ class Sender:
         self._heard_at = self._progressed_at = 0.0
         self._asked_at = -NAK_PAUSE_S
         self._asked_for = -1
+        self._doubted: tuple[str, int] | None = None
         self.acked = journal.acked
         self.sent = journal.acked
+        self._reached = journal.acked
+        self._announced = ""
         self.on_time: Callable[[float], None] = lambda _time: None
         """Hears of the domain service's time in each acknowledgement."""
         bus.listen(bus.topics.ack(bus.client_id), self._acknowledged)
@@ -96,7 +99,12 @@ class Sender:
     @property
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
-        return self._journal.seq - self.acked
+        return min(self._journal.rows, self._journal.seq - self.acked)
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that is being sent: those before it are persisted."""
+        return self._journal.epoch_at(self.acked + 1).name
 
     def ranges(self) -> list[tuple[int, int]]:
         """Acknowledged rows beyond ``acked``, first and last: none, since all is in order."""
@@ -128,36 +136,51 @@ class Sender:
         """Send what the window allows."""
         if self._pausing is not None or not self._bus.connected:
             return
-        while (
-            self.sent < self._journal.seq
-            and self.sent - self.acked < WINDOW
-            and self._unsettled < MESSAGES
-        ):
-            rows = self._next(min(BATCH_EVENTS, WINDOW - (self.sent - self.acked)))
-            if not rows:
-                return
-            try:
+        with contextlib.suppress(Unavailable, sqlite3.Error):  # the journal tells of damage
+            while (
+                self.sent < self._journal.seq
+                and self.sent - self.acked < WINDOW
+                and self._unsettled < MESSAGES
+            ):
+                rows = self._next(min(BATCH_EVENTS, WINDOW - (self.sent - self.acked)))
+                if not rows:
+                    return
                 self._publish(rows)
-            except Unavailable:
-                return
-            self.sent = rows[-1].seq
+                self.sent = rows[-1].seq
+                self._reached = max(self._reached, self.sent)
 
     def _next(self, limit: int) -> list[Row]:
-        """The next rows to send together: one while few wait, else as many as make a batch."""
+        """The next rows to send together: one while few wait, else as many as make a batch.
+
+        All of one epoch: those of the next have to wait until it is persisted, since the domain
+        service takes nothing of an epoch after the first event of another.
+        """
         if not self._fresh or self._fresh[0].seq != self.sent + 1:
             self._fresh = deque(self._journal.after(self.sent, AHEAD))
             if not self._fresh:
                 return []
-        if self._journal.seq - self.sent <= ALONE:
+        last = self._last(self._fresh[0].seq)
+        if self._journal.seq - self.sent <= ALONE and self._fresh[0].seq <= last:
             return [self._fresh.popleft()]
         rows: list[Row] = []
         size = 0
-        while self._fresh and len(rows) < limit:
+        while self._fresh and len(rows) < limit and self._fresh[0].seq <= last:
             size += len(self._fresh[0].body) + 512
             if rows and size > BATCH_BYTES:
                 break
             rows.append(self._fresh.popleft())
         return rows
+
+    def _last(self, first: int) -> int:
+        """The last number that may be sent now, if the next event is ``first``."""
+        epoch = self._journal.epoch_at(self.acked + 1)
+        if first > epoch.last and self.sent == self.acked:  # nothing of that epoch is left
+            self.acked = self.sent = first - 1
+            epoch = self._journal.epoch_at(first)
+        if epoch.name != self._announced:
+            self._announced = epoch.name
+            self._bus.info_changed()  # the domain takes no epoch that our info does not name
+        return epoch.last
 
     def _publish(self, rows: list[Row]) -> None:
         bodies = [self._envelope(row) for row in rows]
@@ -193,6 +216,7 @@ class Sender:
             self.pump()
 
     def _envelope(self, row: Row) -> bytes:
+        epoch = self._journal.epoch_at(row.seq)
         return self._form.encode(
             Event(
                 id=row.key,
@@ -200,8 +224,8 @@ class Sender:
                 type=row.type,
                 subject=row.subject,
                 time=row.time,
-                sequence=row.seq - self._journal.base,
-                epoch=self._journal.epoch,
+                sequence=row.seq - epoch.base,
+                epoch=epoch.name,
                 data=msgspec.Raw(row.body),
             )
         )
@@ -241,24 +265,51 @@ class Sender:
             self._log.warning("acknowledgement not understood", error=str(error))
             return
         self._learn_time(message, ack)
-        if ack.epoch != self._journal.epoch:
+        epoch = self._journal.find_epoch(ack.epoch)
+        if epoch is None:
             return
-        upto = ack.upto + self._journal.base
-        if ack.nak and ack.upto == 0 and self.acked > self._journal.base:
-            self._renew("the domain's store is new")
-        elif upto > self._journal.seq:
-            self._renew("our file is older than what the domain has seen")
-        else:
-            if upto > self.acked:
-                self.acked = upto
-                self.sent = max(self.sent, upto)
-                self._progress()
-                self._on_ack()
-            if not ack.nak:
-                self.pump()
-            elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
-                self._asked_at, self._asked_for = self._loop_time(), self.acked
-                self._restart("asked to")
+        upto = epoch.base + ack.upto
+        if epoch.name == self._journal.epoch and upto > self._reached:
+            self._log.warning("acknowledged more than was sent", upto=upto, sent=self._reached)
+            return
+        upto = min(upto, epoch.last)  # a power cut may have taken what was sent after it
+        if upto > self.acked:
+            self.acked = upto
+            self.sent = max(self.sent, upto)
+            self._progress()
+            self._on_ack()
+        if not ack.nak:
+            self.pump()
+        elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
+            self._asked_at, self._asked_for = self._loop_time(), self.acked
+            try:
+                self._obey(ack, epoch, upto)
+            except sqlite3.Error as error:  # the next nak tries again
+                self._asked_for = -1
+                self._log.error("new epoch not written", error=str(error))
+
+    def _obey(self, ack: Ack, epoch: Epoch, upto: int) -> None:
+        """The domain service asks for what comes after ``upto``: send it, if that can help.
+
+        It cannot if that event is not in the file any more: the domain's store is new or an older
+        one, or the file was damaged. Nor can it if the domain takes nothing more of this epoch.
+        Then what is left becomes a new epoch. What the domain has persisted before, it may count
+        again; nothing is lost, and facts have the same ids.
+        """
+        first = self._journal.next_after(max(upto, self.acked))
+        if first > epoch.last and epoch.name != self._journal.epoch:
+            self.acked = self.sent = max(self.acked, epoch.last)  # nothing of it is left
+            self._restart("asked to")
+        elif ack.over:
+            self._renew(first, "the domain takes nothing more of the epoch")
+        elif upto >= self.acked and first == upto + 1:
+            self._doubted = None
+            self._restart("asked to")
+        elif ack.upto == 0 or upto >= self.acked or self._doubted == (ack.epoch, upto):
+            self._renew(first, "the domain asks for what is not in the file")
+        else:  # it may have been on its way for long: only if it is said again
+            self._doubted = (ack.epoch, upto)
+            self._restart("asked to")
 
     def _learn_time(self, message: Message, ack: Ack | AckRanges) -> None:
         if not message.retain:  # a retained one would be old
@@ -270,20 +321,13 @@ class Sender:
         self._fresh.clear()
         self._restart("a new epoch")
 
-    def _renew(self, why: str) -> None:
-        """Domain and file no longer speak of the same numbers: what is left is a new epoch.
-
-        A domain with another store would wait for ever for what is gone; one that has seen more
-        than an older copy of our file would take new events for known ones. What it has persisted
-        before it may count again, but nothing is lost.
-        """
-        try:
-            self._journal.commit([], (), self.acked)
-            self._journal.renew()
-        except sqlite3.Error as error:  # the next nak tries again
-            self._log.error("new epoch not written", error=str(error))
-            return
+    def _renew(self, first: int, why: str) -> None:
+        """What is left from ``first`` on is a new epoch. Raises sqlite3.Error."""
+        self._journal.begin_epoch(first)
+        self._doubted = None
+        self.acked = self.sent = first - 1
         self._log.error("a new epoch begins", why=why, left=self.waiting)
+        self._on_ack()
         self._restart("new epoch")
 
     @staticmethod
@@ -311,6 +355,8 @@ class Sender:
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(sqlite3.Error):  # the journal tells of it
+                self._journal.check_place()
             if self.sent == self.acked:
                 self._patience.begin(self._loop_time())
                 self.pump()

@@ -14,6 +14,7 @@ from typing import TextIO
 import msgspec
 from msgspec import Struct
 
+from patchbay.durable import write_whole
 from patchbay.errors import SettingsError, Unavailable
 
 _LOCK = "up.lock"
@@ -79,10 +80,7 @@ class Claim:
 
     def write(self, record: Record) -> None:
         """Tell others what runs."""
-        path = self._state / _RECORD
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(record))
-        fresh.replace(path)
+        write_whole(self._state / _RECORD, msgspec.json.encode(record))
 
     def __exit__(self, *_: object) -> None:
         (self._state / _RECORD).unlink(missing_ok=True)

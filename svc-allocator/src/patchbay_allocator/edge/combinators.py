@@ -157,6 +157,10 @@ class _Note(msgspec.Struct):
     finished: list[str] = []
 
 
+def _read_note(note: bytes) -> _Note:
+    return msgspec.json.decode(note, type=_Note)
+
+
 class Hand:
     """What one combinator has in hand, and how it comes and goes."""
 
@@ -172,9 +176,9 @@ class Hand:
         """It is in hand and was sent on no connection."""
         self._leaving = False
         self._note = _Note()
-        for name, value in edge.outbox.notes("combinator/"):
-            if name == str(number):
-                self._note = msgspec.json.decode(value, type=_Note)
+        noted = edge.outbox.read_notes(f"combinator/{number}", _read_note).get("")
+        if noted is not None:
+            self._note = noted
         if self._note.command and self._note.lost_at is None:
             # We had it when we died, and so the connection.
             self._note.lost_at = self._edge.outbox.now()

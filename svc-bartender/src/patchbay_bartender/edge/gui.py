@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -17,8 +18,8 @@ import structlog
 from msgspec import Struct
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Rejected, TooLarge, Unavailable
-from patchbay.messages import Event, Failure, decode, encode
+from patchbay.errors import OutcomeUnknown, Rejected, TooLarge, Unavailable
+from patchbay.messages import Event, Failure, decode, encode, new_id
 from patchbay.runtime import Unit
 from patchbay.websocket import Client, Limits, WebSocketServer
 from patchbay_bartender import messages
@@ -35,17 +36,17 @@ from patchbay_bartender.messages import (
 from patchbay_bartender.settings import BartenderSettings
 from patchbay_bartender.wire import gui as wire
 
-EXPIRY_S: Final = 2
-"""A command that has not reached the scheduler by then never does."""
+ACTUATES: Final = ("blend", "refill")
+"""Commands that pour. A GUI gets an error for one only when it never pours."""
 
-ANSWER_S: Final = 3.0
-"""A GUI is told that nobody answers after so long, a second after its command has expired."""
+NO_ERROR: Final = ("stopped", "pumps_lost")
+"""How a run ends without an error: somebody has stopped it, or nobody knows whether it pours."""
 
 MAX_ASKED: Final = 16
 """Commands of one GUI that wait for their answers: a person has two hands."""
 
 MAX_ORDERS: Final = 64
-"""Runs whose GUI is remembered, to be told if one fails."""
+"""Requests whose GUI is remembered, to be told if one fails."""
 
 AWAY = "the scheduler does not answer"
 
@@ -57,7 +58,20 @@ _event = msgspec.json.Decoder(Event)
 class _Answer(Struct):
     ok: bool
     error: Failure | None = None
-    run_id: str | None = None
+
+
+class _Order:
+    """A request of a GUI that pours. ``settled``: the GUI has been told how it failed."""
+
+    def __init__(self, session: GuiSession) -> None:
+        self.session = session
+        self.settled = False
+
+    def fail(self, code: str, reason: str) -> None:
+        """It has failed, as its answer or an event says: one error is enough."""
+        if not self.settled and code not in NO_ERROR:
+            self.session.send(wire.Error(reason))
+        self.settled = True
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -66,7 +80,7 @@ _answer = msgspec.json.Decoder(_Answer)
 async def run(unit: Unit) -> None:
     """The unit ``bartender.gui``."""
     settings = unit.settings(BartenderSettings)
-    edge = GuiEdge(unit.bus, settings.bar)
+    edge = GuiEdge(unit.bus, settings.bar, settings.answer_s)
     server = WebSocketServer(
         edge.connected,
         host=unit.listen_host,
@@ -92,7 +106,7 @@ async def run(unit: Unit) -> None:
 class GuiEdge:
     """All GUIs of one bar. Make it before the bus connects."""
 
-    def __init__(self, bus: Bus, bar: str) -> None:
+    def __init__(self, bus: Bus, bar: str, answer_s: float) -> None:
         self.bus = bus
         self.server: WebSocketServer | None = None
         self.bad_input = 0
@@ -100,9 +114,10 @@ class GuiEdge:
         self.state: State | None = None
         """What the scheduler last said."""
         self._bar = bar
-        self._orders: dict[str, GuiSession] = {}
+        self._answer_s = answer_s
+        self._orders: dict[str, _Order] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = structlog.get_logger("gui").bind(instance=bus.client_id)
+        self.log = structlog.get_logger("gui").bind(instance=bus.client_id)
         topics = bus.topics
         bus.listen(topics.state(SERVICE, bar), self._said)
         bus.listen(topics.event(SERVICE, bar, "progress"), self._progressed)
@@ -131,18 +146,23 @@ class GuiEdge:
         task.add_done_callback(self._tasks.discard)
 
     def _command_failed(self, error: Exception) -> None:
-        self._log.error("command of a GUI failed", exc_info=error)
+        self.log.error("command of a GUI failed", exc_info=error)
 
     # To the bus
 
-    async def ask(self, name: str, body: Struct) -> str | None:
-        """Ask the scheduler; the run that it has begun, if it has. Raises Rejected, Unavailable."""
-        if not self.bus.connected:  # a request would wait, and act late
+    async def ask(self, name: str, body: Struct, request: str) -> None:
+        """Ask the scheduler. Raises Rejected, Unavailable, OutcomeUnknown."""
+        if not self.bus.connected:
             raise Unavailable(AWAY)
         topic = self.bus.topics.command(SERVICE, self._bar, name)
         try:
             payload = await self.bus.request(
-                topic, encode(body), timeout_s=ANSWER_S, expiry_s=EXPIRY_S
+                topic,
+                encode(body),
+                timeout_s=self._answer_s,
+                expiry_s=math.ceil(self._answer_s),
+                actuates=name in ACTUATES,
+                id=request,
             )
             answer = decode(_answer, payload)
         except (TimeoutError, Unavailable, msgspec.DecodeError) as error:
@@ -150,7 +170,6 @@ class GuiEdge:
         if not answer.ok:
             failure = answer.error or Failure("refused", "refused without a reason")
             raise Rejected(failure.code, failure.message)
-        return answer.run_id
 
     def stop(self, by: str) -> None:
         """Everything off, now: straight to the pumps. Raises Unavailable."""
@@ -159,11 +178,12 @@ class GuiEdge:
         self.bus.post(topics.command(SERVICE, pumps_device(self._bar), "stop"), payload)
         self.bus.post(topics.command(SERVICE, self._bar, "stop"), payload)
 
-    def ordered(self, run: str, session: GuiSession) -> None:
-        """This GUI has ordered that run: it is told if it fails."""
-        self._orders[run] = session
+    def ordered(self, request: str, session: GuiSession) -> _Order:
+        """This GUI requests something that pours: it is told if that fails."""
+        order = self._orders[request] = _Order(session)
         while len(self._orders) > MAX_ORDERS:
             del self._orders[next(iter(self._orders))]
+        return order
 
     # From the bus
 
@@ -172,7 +192,7 @@ class GuiEdge:
         try:
             state = decode(_state, message.payload)
         except msgspec.DecodeError as error:
-            self._log.warning("no state", topic=message.topic, error=str(error))
+            self.log.warning("no state", topic=message.topic, error=str(error))
             return
         self.state = state
         if state.run_id is None:
@@ -203,12 +223,12 @@ class GuiEdge:
                 self.broadcast(wire.SecPerLiter(told.sec_per_liter))
 
     def _failed(self, message: Message) -> None:
-        """Who has ordered it is told why; that somebody has stopped it is no error."""
+        """Whoever has requested it is told why."""
         message.ack()
-        told = _data(message, Failed)
-        session = self._orders.pop(told.run_id, None) if told is not None else None
-        if told is not None and session is not None and told.code != "stopped":
-            session.send(wire.Error(told.reason))
+        failed = _data(message, Failed)
+        order = self._orders.get(failed.request) if failed is not None else None
+        if failed is not None and order is not None:
+            order.fail(failed.code, failed.reason)
 
 
 class GuiSession:
@@ -291,14 +311,22 @@ class GuiSession:
         self._edge.spawn(self._asking(name, body))
 
     async def _asking(self, name: str, body: Struct) -> None:
+        """Send a command, and its error to the GUI. One that pours and was confirmed by us gets no
+        error for a missing answer: `event/failed` says whether it has failed."""
+        request = new_id()
+        order = self._edge.ordered(request, self) if name in ACTUATES else _Order(self)
         try:
-            run = await self._edge.ask(name, body)
-            if run is not None:
-                self._edge.ordered(run, self)
+            await self._edge.ask(name, body, request)
+        except OutcomeUnknown as unknown:
+            self._edge.log.warning("outcome unknown", request=request, why=unknown.why)
         except Rejected as error:
-            self.send(wire.Error(error.message))
+            order.fail(error.code, error.message)
+            if (
+                error.code == "stopped"
+            ):  # before it began: nothing else tells this GUI that it is over
+                self.send(wire.Status(self._edge.countdown.remaining))
         except (Unavailable, TooLarge) as error:
-            self.send(wire.Error(str(error)))
+            order.fail("unavailable", str(error))
         finally:
             self._asked -= 1
 

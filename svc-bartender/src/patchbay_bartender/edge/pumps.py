@@ -1,7 +1,10 @@
 """The pumps' edge: orders from the scheduler switch pumps on, each for a stated time.
 
     cmd/run ----> known? well-formed? free? ----> event/asked ----> cmd/confirm: not late?
-        ----> the run's id and event/started on disk ----> pumps on ----> off ----> event/finished
+        ----> the run's id and event/started on disk ----> not late? ----> pumps on ----> off
+        ----> event/finished
+
+Late is what begins more than ``start_deadline_s`` after we have asked, on our own clock.
 
 All pins are off before anything else is done, and when this process ends, however it does but by
 kill -9; then the next one, which the supervisor starts, does it first of all. What becomes of the
@@ -107,7 +110,6 @@ class _Current:
     """A run whose id is on disk, or will be at the end of this turn."""
 
     run: Run
-    confirm: Confirm
     asked_at: float
     on: bool = False
     """Its pumps were switched on."""
@@ -217,13 +219,10 @@ class PumpsEdge:
         if confirm.nonce != pending.nonce or confirm.run_id != pending.run.run_id:
             return
         self._put_away(pending)
-        age = order.age_s(pending.run, confirm, pending.asked_at, self._bank.clock())
-        if age is None:
-            self._refuse(pending.run, "unsure", "it was ordered on another clock")
-        elif age > self._settings.start_deadline_s:
-            self._refuse(pending.run, "late", f"it was ordered {age:.1f} s ago")
+        if self._late(pending.asked_at):
+            self._refuse(pending.run, "late", "it was confirmed too late")
         else:
-            self._begin(_Current(pending.run, confirm, pending.asked_at))
+            self._begin(_Current(pending.run, pending.asked_at))
 
     def _told_to_report(self, message: Message) -> None:
         message.ack()
@@ -249,6 +248,10 @@ class PumpsEdge:
         topic = self._bus.topics.event(SERVICE, self._device, "asked")
         with contextlib.suppress(Unavailable):  # then nobody confirms it, and it is refused
             self._bus.post(topic, encode(Asked(run.run_id, self._pending.nonce)))
+
+    def _late(self, asked_at: float) -> bool:
+        """Is it too late to begin what we have asked about then?"""
+        return self._bank.clock() - asked_at > self._settings.start_deadline_s
 
     def _unconfirmed(self) -> None:
         if (pending := self._pending) is not None:
@@ -282,8 +285,7 @@ class PumpsEdge:
             self._log.error("not begun: it cannot be written down", run=current.run.run_id)
             self._tell()
             return
-        age = order.age_s(current.run, current.confirm, current.asked_at, self._bank.clock())
-        if age is None or age > self._settings.start_deadline_s:
+        if self._late(current.asked_at):
             self._finish("failed", "writing it down took too long")
             return
         try:

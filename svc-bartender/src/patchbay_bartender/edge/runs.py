@@ -38,14 +38,11 @@ class Runs:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        noted = sorted((int(value), name) for name, value in outbox.notes(_RUN))
+        noted = sorted((value, name) for name, value in outbox.read_notes(_RUN, int).items())
         self._known: dict[str, int] = {name: number for number, name in noted}
         self._next = noted[-1][0] + 1 if noted else 1
-        found = [value for name, value in outbox.notes(_CURRENT) if not name]
-        self.cut_off: Begun | None = None
+        self.cut_off: Begun | None = outbox.read_notes(_CURRENT, _begun).get("")
         """The run that a process before us had begun and did not end."""
-        if found:
-            self.cut_off = msgspec.json.decode(found[0], type=Begun)
         self.last: str | None = self.cut_off.run_id if self.cut_off else None
         """The last run that was begun, as far as this process knows."""
         self._current = self.last
@@ -76,6 +73,10 @@ class Runs:
             self.cut_off = None
         if self._current == run_id:
             self._outbox.note(_CURRENT, None)
+
+
+def _begun(note: bytes) -> Begun:
+    return msgspec.json.decode(note, type=Begun)
 
 
 def estimate(begun: Begun, off_at: float, boot: str) -> dict[str, float]:

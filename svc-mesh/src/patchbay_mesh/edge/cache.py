@@ -33,6 +33,16 @@ from patchbay_mesh.messages import (
     type_bytes,
 )
 
+MAX_BYTES: Final = 6_291_456
+"""Bytes that all values may take: the unit has 36 MiB in a container, and needs some 28 itself."""
+
+NODE_BYTES: Final = 600
+VALUE_BYTES: Final = 360
+"""What a node and a value take beside the value's own bytes, in CPython 3.11."""
+
+ROOM: Final = 0.9
+"""To so much of what it may have the cache shrinks when it is full."""
+
 ACTIVE: Final = "active"
 BATCH: Final = "batch"
 
@@ -50,6 +60,11 @@ class KnownNode:
     last_contact: str = ""
     values: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     """By type: when it was captured, and what. The one that was told last stands last."""
+
+    @property
+    def size(self) -> int:
+        """What it takes, as far as we can tell."""
+        return NODE_BYTES + sum(VALUE_BYTES + len(data) for _, data in self.values.values())
 
 
 class Once:
@@ -71,13 +86,22 @@ class Once:
 
 class Cache:
     """Follows the bus. ``on_message`` gets each message of a node, once and in order. Of each node
-    the last ``max_types`` types are known."""
+    the last ``max_types`` types are known; beyond ``max_bytes`` the nodes that were silent for
+    longest are forgotten."""
 
-    def __init__(self, bus: Bus, on_message: Callable[[Message], None], max_types: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        on_message: Callable[[Message], None],
+        max_types: int,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self.nodes: dict[int, KnownNode] = {}
         self.not_understood = 0
         self._on_message = on_message
         self._max_types = max_types
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._once = Once()
         self._restarted = ""
         """When the root last said that it has restarted."""
@@ -120,7 +144,7 @@ class Cache:
         if node is None:
             return
         if not message.payload:
-            self.nodes.pop(node, None)
+            self._forget(node)
             return
         try:
             state = decode(_state, message.payload)
@@ -131,7 +155,7 @@ class Cache:
         except (msgspec.DecodeError, ValueError) as error:
             self._misunderstood(message, error)
             return
-        known = self.nodes.setdefault(node, KnownNode())
+        known = self._known(node)
         if state.last_contact >= known.last_contact:
             known.last_contact = state.last_contact
             # What was heard in the millisecond of a restart was heard after it: the state says so.
@@ -172,16 +196,41 @@ class Cache:
             self._on_message(said)
 
     def _heard(self, node: int, time: str) -> KnownNode:
-        known = self.nodes.setdefault(node, KnownNode())
+        known = self._known(node)
         known.last_contact = time
         known.active = True
         return known
 
+    def _known(self, node: int) -> KnownNode:
+        if node not in self.nodes:
+            self.nodes[node] = KnownNode()
+            self._bytes += NODE_BYTES
+        return self.nodes[node]
+
+    def _forget(self, node: int) -> None:
+        known = self.nodes.pop(node, None)
+        if known is not None:
+            self._bytes -= known.size
+
     def _put(self, known: KnownNode, type: bytes, value: tuple[str, bytes]) -> None:
-        known.values.pop(type, None)
+        before = known.values.pop(type, None)
+        if before is None and len(known.values) >= self._max_types:
+            before = known.values.pop(next(iter(known.values)))
         known.values[type] = value
-        if len(known.values) > self._max_types:
-            del known.values[next(iter(known.values))]
+        self._bytes += VALUE_BYTES + len(value[1])
+        if before is not None:
+            self._bytes -= VALUE_BYTES + len(before[1])
+        if self._bytes > self._max_bytes:
+            self._make_room(known)
+
+    def _make_room(self, kept: KnownNode) -> None:
+        """Forget the nodes that were silent for longest, but for this one."""
+        for node, known in sorted(self.nodes.items(), key=lambda one: one[1].last_contact):
+            if self._bytes <= self._max_bytes * ROOM:
+                break
+            if known is not kept:
+                self._forget(node)
+        self._log.warning("nodes forgotten: the cache is full", known=len(self.nodes))
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self.not_understood += 1
