@@ -22,7 +22,6 @@ from patchbay.messages import encode, now, rfc3339
 from patchbay.outbox import Outbox
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
-from patchbay.store.writer import PROBE_ID
 from patchbay.testing import PATIENCE_S, Part, broker_settings, eventually, free_port, until
 from patchbay.topics import Topics
 from patchbay_mesh.messages import Data, Value
@@ -226,8 +225,8 @@ class Town:
     # What is there
 
     async def find(self, collection: str) -> list[dict[str, Any]]:
-        """All documents of a collection, without what the store's client writes to try it."""
-        return await self._store.find(collection, {"_id": {"$ne": PROBE_ID}})
+        """All documents of a collection."""
+        return await self._store.find(collection, {})
 
     async def _there(self) -> dict[str, list[Any]]:
         """What is in the store of what was accepted, once for each time that it is there."""
@@ -252,7 +251,7 @@ class Town:
             return missing <= aside
 
         with contextlib.suppress(TimeoutError):
-            await eventually(all_there, PATIENCE_S / 2)
+            await eventually(all_there, PATIENCE_S)
 
     async def complaints(self) -> list[str]:
         """What is wrong: lost, doubled, set aside, or too long a log."""

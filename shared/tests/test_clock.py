@@ -185,7 +185,14 @@ def test_another_boot_begins_with_the_wall_clock(file: Path) -> None:
     assert started(hands, file).clock.time() == TODAY + 86_400
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"boot_id": 1}', b"\xff"])
+NOTE = '{"boot_id": "a-boot", "offset": %s, "synced": true, "blind": false, "hold_until": 0}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[1]", b'{"boot_id": 1}', b"\xff"]
+    + [(NOTE % offset).encode() for offset in ("NaN", "Infinity", "1e300", "0", "-1e12", '"x"')],
+)
 def test_a_damaged_note_is_none(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert started(Hands(), file).clock.time() == TODAY
@@ -374,12 +381,10 @@ def test_an_edge_notes_only_what_has_changed() -> None:
 
 @pytest.mark.parametrize(
     "note",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b'{"offset": 1, "ahead_s": 1}',
-        b'{"boot_id": 1, "offset": "x", "ahead_s": 1}',
+    [b"", b"{}", b"[]", b'{"offset": 1, "ahead_s": 1}']
+    + [
+        f'{{"boot_id": "a-boot", "offset": {offset}, "ahead_s": {ahead_s}}}'.encode()
+        for offset, ahead_s in [('"x"', 1), ("NaN", 1), ("1e300", 1), ("-1", 1), (1, "Infinity")]
     ],
 )
 def test_a_damaged_note_of_the_domain_s_time_is_none(note: bytes) -> None:

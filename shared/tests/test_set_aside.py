@@ -311,3 +311,25 @@ def test_any_text_can_stand_in_a_letter(text: str) -> None:
     read = read_letter(encode(letter), "reader")
     assert read == letter
     assert len(encode(letter)) < 30_000
+
+
+async def test_an_event_that_was_set_aside_can_be_replayed(
+    facts: Facts, edge: Edge, store_link: StoreLink
+) -> None:
+    """By publishing its original on its topic, without its place in the sequence."""
+    store_link.refuse_writes(
+        Refusal(code=121, how="documents", only=containing("odd"), collections={"facts"})
+    )
+    await edge.say(event(1, data={"say": "odd"}), event(2, data={"say": "even"}))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
+    store_link.accept_writes()
+    [letter] = await facts.dead()
+    again = json.loads(letter["original"])
+    del again["sequence"], again["epoch"]
+    for _ in range(2):
+        await edge.bus.publish(letter["topic"], encode(again))
+
+    async def all_there() -> bool:
+        return await facts.facts() == ["e1:1", "e1:2"]
+
+    await eventually(all_there)

@@ -12,6 +12,7 @@ from patchbay.chaos.store_link import How, Refusal, StoreLink, containing
 from patchbay.errors import DocumentRejected, QueryRejected, Unavailable
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
+from patchbay.store.writer import PROBE_ID
 from patchbay.testing import SUSPECT_S, Part, eventually
 
 SETTINGS = StoreSettings(timeout_s=2.0)
@@ -288,3 +289,15 @@ async def test_an_error_is_short_whatever_the_server_repeats(
     with pytest.raises(Unavailable) as error:
         await linked_store.insert_new("things", numbered(100))
     assert len(str(error.value)) < 500
+
+
+async def test_what_is_written_to_try_the_store_is_never_read(
+    store: Store, linked_store: Store, store_link: StoreLink
+) -> None:
+    await store.collection("things").insert_one({"_id": PROBE_ID})  # as one that was cut short
+    await store.insert_new("things", numbered(3))
+    assert await ids(store) == [0, 1, 2]
+    store_link.refuse_writes(Refusal(code=96, how="documents", only=containing("n3.")))
+    with pytest.raises(Unavailable):
+        await linked_store.insert_new("things", numbered(4))
+    assert await store.count("things", {}) == 3  # the next probe has removed it

@@ -29,6 +29,9 @@ STEP_S: Final = 1.0
 LATENCY_S: Final = 5.0
 """An edge reads the domain's time this much too early at most: how long a message may wait."""
 
+LATEST_S: Final = 1e11
+"""A time that was noted and is later than this is damaged: thousands of years."""
+
 DRIFT: Final = 1e-4
 """How fast two machines' clocks may part: twice what crystals do."""
 
@@ -232,6 +235,8 @@ class DomainTime:
             boot_id, offset, ahead_s = noted["boot_id"], noted["offset"], noted["ahead_s"]
             offset, ahead_s = float(offset), float(ahead_s)
         except (ValueError, TypeError, KeyError):
+            return
+        if not (0 <= offset <= LATEST_S and abs(ahead_s) <= LATEST_S):
             return
         if boot_id == self._boot_id:
             self._offset = self._noted = offset

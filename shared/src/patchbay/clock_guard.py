@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from patchbay.clock import CLOCK, RELEASE, Clock
+from patchbay.clock import CLOCK, LATEST_S, RELEASE, Clock
 from patchbay.errors import Unavailable
 
 MOVED_S: Final = 5.0
@@ -78,10 +78,10 @@ class Guard:
         clock, source = self.clock, self.clock.source
         wall, boot = source.wall(), source.boot()
         self.boot_id = source.boot_id()
-        note = self._read()
-        if note is not None and note.boot_id == self.boot_id:
-            clock.offset = note.offset
-            self.synced, self.blind, self._hold_until = note.synced, note.blind, note.hold_until
+        note = self._read(boot)
+        if note is not None:
+            clock.offset, self.synced, self.blind = note.offset, note.synced, note.blind
+            self._hold_until = min(note.hold_until, boot + self._wait_s)
             if abs(wall - clock.time()) > MOVED_S and not self.blind:
                 self._moved_at = boot
                 self._log.warning("wall clock was set while away", step_s=self.step_s)
@@ -152,7 +152,10 @@ class Guard:
             self._write()
         elif abs(self.step_s - self._shown_step_s) > MOVED_S:
             self._shown_step_s = self.step_s
-            self._log.warning("wall clock was set: not followed", step_s=self._shown_step_s)
+            if abs(self._shown_step_s) > MOVED_S:
+                self._log.warning("wall clock was set: not followed", step_s=self._shown_step_s)
+            else:
+                self._log.info("wall clock was set back")
 
     def _to_be_followed(self) -> bool:
         source = self.clock.source
@@ -170,15 +173,18 @@ class Guard:
             return boot - self._possible_since >= SETTLED_S
         return self._moved_at is not None and boot - self._moved_at >= self._wait_s
 
-    def _read(self) -> _Note | None:
-        if self._file is None:
+    def _read(self, boot: float) -> _Note | None:
+        """What a process before this one noted in this boot; None too if that cannot be."""
+        if self._file is None or not self.boot_id:
             return None
         try:
             values: dict[str, Any] = json.loads(self._file.read_bytes())
             note = _Note(**values)
-            return note._replace(offset=float(note.offset), hold_until=float(note.hold_until))
+            note = note._replace(offset=float(note.offset), hold_until=float(note.hold_until))
         except (OSError, ValueError, TypeError):  # none yet, or damaged: begin with the wall clock
             return None
+        possible = RELEASE.timestamp() - 1 <= note.offset + boot <= LATEST_S
+        return note if possible and note.boot_id == self.boot_id else None
 
     def _write(self) -> None:
         note = _Note(self.boot_id, self.clock.offset, self.synced, self.blind, self._hold_until)

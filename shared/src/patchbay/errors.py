@@ -13,7 +13,7 @@ PatchbayError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -23,6 +23,17 @@ class PatchbayError(Exception):
 
 class Unavailable(PatchbayError):
     """Something is away for now; the same call may go through later."""
+
+
+class DocumentRefused(Unavailable):
+    """The store refuses some documents for now, and takes others of the same collection.
+
+    ``ids``: the ``_id`` of each. Whoever can goes on with the others.
+    """
+
+    def __init__(self, why: str, ids: Collection[Any]) -> None:
+        super().__init__(f"the store refuses {len(ids)} documents: {why}")
+        self.ids = ids
 
 
 class DocumentRejected(PatchbayError):

@@ -131,7 +131,7 @@ class Dispatcher:
             for (job, _), (_, holding) in zip(pairs, first, strict=True)
             if holding.device in reserved
         ]
-        claimed = await self._kept.change([(job, new) for job, new, _ in second])
+        claimed = await self._kept.change([(job, new) for job, new, _ in second], passes_over=True)
         self.line.discard(job.id for job, _ in pairs)
         won = [(new, holding) for _, new, holding in second if new.id in claimed]
         # Two of our own combinators never hold one job: the pairs are of different jobs.
@@ -210,7 +210,7 @@ class Dispatcher:
             for job in found
             if not job.in_progress and (not job.v or job.found.get("status") != job.status)
         ]
-        ours = await self._kept.change(changes)
+        ours = await self._kept.change(changes, passes_over=True)
         self._put_back(new for _, new in changes if new.id in ours)
         return len(ours)
 
@@ -230,7 +230,7 @@ class Dispatcher:
             if not rules.holds(combinators.get(job.assignedAt), job)
             and abs(moment - self._moved(job.updatedAt)) > ORPHAN_S
         ]
-        waiting = await self._kept.change(orphans)
+        waiting = await self._kept.change(orphans, passes_over=True)
         self._put_back(new for _, new in orphans if new.id in waiting)
 
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
@@ -248,7 +248,7 @@ class Dispatcher:
         if reason is None:
             return False
         new = rules.failed(job, reason, f"{combinator.command}/failed", moment)
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.warning("attempt failed", job=job.id, at=combinator.device, why=reason)
             self._put_back([new])
         await self._free([combinator])
@@ -261,7 +261,7 @@ class Dispatcher:
 
     async def _finish_claim(self, combinator: Combinator, job: Job) -> None:
         new = rules.claim(job, combinator, now())
-        if new.id in await self._kept.change([(job, new)]):
+        if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.info("claim finished for another", job=job.id, at=combinator.device)
             self._announcer.soon([new])
             self._issue(combinator)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from patchbay.bus import Bus, Message
+from patchbay.errors import DocumentRefused
 from patchbay.inbox.inbox import Apply, Inbox
 from patchbay.messages import MAX_RANGES, AckRanges, Event, ranges_of
 from patchbay.settings import StoreSettings
@@ -43,10 +44,8 @@ class RangeInbox(Inbox):
         """There is nothing to know before an event comes."""
 
     async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
-        events = [event for _, some in batch for event in some]
-        if events:
-            await self._persist(events)
-            self.taken += len(events)
+        events = await self._persist_most([event for _, some in batch for event in some])
+        self.taken += len(events)
         for message, _ in batch:
             message.ack()
         done: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
@@ -57,3 +56,22 @@ class RangeInbox(Inbox):
             ranges = ranges_of(numbers)
             for first in range(0, len(ranges), MAX_RANGES):
                 self._tell(source, AckRanges(epoch, ranges[first : first + MAX_RANGES]))
+
+    async def _persist_most(self, events: list[Event]) -> list[Event]:
+        """Persist events; returns those that are. One whose document the store alone refuses is
+        left to its edge, which sends it again: the others do not wait for it. Raises Unavailable.
+        """
+        if not events:
+            return []
+        try:
+            await self._persist(events)
+            return events
+        except DocumentRefused as error:
+            if len(events) == 1 and not events[0].sequence:
+                raise  # nobody would send it again
+            if len(events) == 1:
+                self._log.warning("event left to its edge", id=events[0].id, why=str(error))
+                return []
+        middle = len(events) // 2
+        first = await self._persist_most(events[:middle])
+        return [*first, *await self._persist_most(events[middle:])]

@@ -16,7 +16,7 @@ from patchbay.messages import MAX_ID, DeadLetter, now, parse_time, rfc3339
 from patchbay.secret_file import read_secret
 from patchbay.settings import StoreSettings
 from patchbay.store.faults import ENCODING_ERRORS, describe, reaching
-from patchbay.store.writer import Collection, Document, Writer
+from patchbay.store.writer import PROBE_ID, Collection, Document, Writer
 
 with without("cryptography"):
     import bson
@@ -218,7 +218,7 @@ class Store:
             cursor = self._database[collection].find(query, skip=skip, limit=limit)
             if sort:
                 cursor = cursor.sort(list(sort))
-            return await cursor.to_list()
+            return [one for one in await cursor.to_list() if one.get("_id") != PROBE_ID]
 
     async def remove(self, collection: str, query: Mapping[str, Any]) -> int:
         """Delete the documents that match. Returns how many there were. Raises Unavailable."""

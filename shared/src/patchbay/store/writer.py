@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import structlog
 
-from patchbay.errors import DocumentRejected, Unavailable
+from patchbay.errors import DocumentRefused, DocumentRejected, Unavailable
 from patchbay.lean import without
 from patchbay.messages import new_id, now
 from patchbay.settings import StoreSettings
@@ -49,7 +49,10 @@ Collection = AsyncCollection[Document]
 Operation: TypeAlias = InsertOne[Document] | ReplaceOne[Document]
 
 PROBE_ID: Final = "patchbay-probe"
-"""The document that a probe writes and deletes again."""
+"""The document that a probe writes and deletes again. `Store.find` does not show it."""
+
+UNPROBED: Final = frozenset({"sources", "formats"})
+"""Collections of all services, where none may delete: a document there is never suspected."""
 
 SUSPECTS: Final = 1000
 """Documents that are remembered as refused for an unknown reason; the oldest makes room."""
@@ -107,23 +110,38 @@ class Writer:
         """Replace the documents that filters match. Returns how many matched.
 
         Raises Unavailable, also for what the server refuses to one document: what is changed by
-        compare-and-set is bounded, and no event may be dropped for it. Raises DocumentRejected for
-        one that cannot be encoded.
+        compare-and-set is bounded, and no event may be dropped for it. If it is that one alone, and
+        all others are written, that is a DocumentRefused. Raises DocumentRejected for one that
+        cannot be encoded.
         """
         writes = [Write(what, ReplaceOne(which, what)) for which, what in changes]
-        if not writes:
-            return 0
-        outcome = await self._attempt(collection, writes)
-        if outcome.unencodable:
-            rejected = {
-                writes[position].document["_id"]: (writes[position].document, fault.why)
-                for position, fault in outcome.unencodable.items()
-            }
-            raise DocumentRejected(rejected, encoding=True)
-        for fault in (outcome.whole, *outcome.faults.values()):
-            if fault is not None:
+        done = 0
+        refused: dict[Any, str] = {}
+        parts: list[Sequence[Write]] = [writes] if writes else []
+        while parts:
+            part = parts.pop()
+            outcome = await self._attempt(collection, part)
+            done += outcome.done
+            if outcome.unencodable:
+                rejected = {
+                    part[position].document["_id"]: (part[position].document, fault.why)
+                    for position, fault in outcome.unencodable.items()
+                }
+                raise DocumentRejected(rejected, encoding=True)
+            fault = outcome.whole or next(iter(outcome.faults.values()), None)
+            if fault is None:
+                continue
+            if not refused and not await self._takes_a_probe(collection):
                 raise Unavailable(f"the store refuses: {fault.why}")
-        return outcome.done
+            if outcome.whole is None or len(part) == 1:
+                at = outcome.faults or {0: fault}
+                refused |= {part[one].document["_id"]: at[one].why for one in at}
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+        if refused:
+            raise DocumentRefused(next(iter(refused.values())), list(refused))
+        return done
 
     async def _write(self, collection: str, writes: Sequence[Write]) -> int:
         done = 0
@@ -177,7 +195,7 @@ class Writer:
         if not await self._takes_a_probe(collection):
             raise Unavailable(f"the store refuses: {suspects[0][1].why}")
         done = 0
-        waiting = [fault.why for _, fault in suspects[EXAMINED:]]
+        waiting = {write.document["_id"]: fault.why for write, fault in suspects[EXAMINED:]}
         for write, _ in suspects[:EXAMINED]:
             outcome = await self._attempt(collection, [write])
             done += outcome.done
@@ -188,13 +206,15 @@ class Writer:
             elif fault.own or self._suspects.failed_for_good(collection, id):
                 rejected[id] = write.document, fault.why
             else:
-                waiting.append(fault.why)
+                waiting[id] = fault.why
         if waiting:
-            raise Unavailable(f"the store refuses one document: {waiting[0]}")
+            raise DocumentRefused(next(iter(waiting.values())), list(waiting))
         return done
 
     async def _takes_a_probe(self, collection: str) -> bool:
         """Does another write to this collection succeed?"""
+        if collection in UNPROBED:
+            return False
         there = self._collection(collection)
         probe = {"_id": PROBE_ID, "at": now(), "token": new_id()}
         try:
