@@ -134,10 +134,11 @@ class Town:
 
     # Load
 
-    def load(self) -> None:
-        """Begin to use all five services."""
+    async def load(self) -> None:
+        """Begin to use all five services, and wait until each has accepted something."""
         for one in (self._reports, self._jobs, self._readings, self._commands, self._blends):
             self._load.append(asyncio.create_task(one()))
+        await until(lambda: all(self.accepted[one] for one in DOMAINS))
 
     async def stop_load(self) -> None:
         """Let everybody finish what is in hand."""

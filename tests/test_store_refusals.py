@@ -43,7 +43,7 @@ async def test_nothing_is_lost_or_doubled_while_the_store_refuses_all_writes(
     tmp_path: Path, mosquitto: Part, store_server: Part, code: int, how: str
 ) -> None:
     async with Town(tmp_path, mosquitto, store_server) as town:
-        town.load()
+        await town.load()
         await asyncio.sleep(2)
         await town.refuse(Refusal(code=code, name=REFUSALS[code], how=WAYS[how]), REFUSED_S)
         await asyncio.sleep(2)
@@ -68,7 +68,7 @@ async def test_nothing_is_lost_or_doubled_while_the_store_refuses_writes_to_one_
     collections = COLLECTIONS if collection is None else {collection}
     refusal = Refusal(code=13388, name="StaleConfig", how=how, collections=collections)
     async with Town(tmp_path, mosquitto, store_server) as town:
-        town.load()
+        await town.load()
         await asyncio.sleep(2)
         await town.refuse(refusal, REFUSED_S)
         await asyncio.sleep(2)
@@ -83,7 +83,7 @@ async def test_nothing_is_lost_or_doubled_while_the_store_takes_and_refuses_writ
     tmp_path: Path, mosquitto: Part, store_server: Part
 ) -> None:
     async with Town(tmp_path, mosquitto, store_server) as town:
-        town.load()
+        await town.load()
         for number in range(60):
             how: How = "documents" if number % 3 else "command"
             await town.refuse(Refusal(code=14031, how=how), 0.12)
@@ -101,7 +101,7 @@ async def test_one_document_that_is_refused_alone_is_set_aside_and_the_queue_goe
     marked = Refusal(code=96, how="documents", only=containing("odd-one"), collections=collections)
     async with Town(tmp_path, mosquitto, store_server, **settings) as town:
         town.link.refuse_writes(marked)
-        town.load()
+        await town.load()
         await asyncio.sleep(1)
         assert await town.reported(1, board="odd-one")
         await town.send_job("odd-one")
@@ -131,7 +131,7 @@ async def test_one_document_that_the_store_never_takes_is_set_aside_at_once(
     refusal = Refusal(code=code, how=how, only=containing("odd-one"), collections=collections)
     async with Town(tmp_path, mosquitto, store_server) as town:
         town.link.refuse_writes(refusal)
-        town.load()
+        await town.load()
         await asyncio.sleep(1)
         assert await town.reported(1, board="odd-one")
         await town.send_job("odd-one")
@@ -149,7 +149,7 @@ async def test_a_store_whose_name_cannot_be_resolved_is_waited_for(
     """The first system cannot find the store and takes in all that devices send; the second one,
     on the same files, can."""
     async with Town(tmp_path, mosquitto, store_server) as town:
-        town.load()
+        await town.load()
         await asyncio.sleep(1)
         await town.restart_domains("mongodb+srv://store.nowhere.invalid")
         await asyncio.sleep(6)
@@ -165,7 +165,7 @@ async def test_a_store_that_refuses_for_minutes_costs_little_log_and_restarts_no
     tmp_path: Path, mosquitto: Part, store_server: Part
 ) -> None:
     async with Town(tmp_path, mosquitto, store_server) as town:
-        town.load()
+        await town.load()
         await asyncio.sleep(2)
         pids = [part.pid for part in town.domains]
         await town.refuse(Refusal(code=14031, name="OutOfDiskSpace"), 180)
