@@ -141,7 +141,7 @@ class RangeSender(Sender):
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
-        self._heard_at = self._loop_time()
+        self._hear()
         try:
             ack = decode(self._ranges, message.payload)
         except msgspec.DecodeError as error:
