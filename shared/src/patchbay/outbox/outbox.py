@@ -119,7 +119,7 @@ class Outbox:
         self._rows: list[Row] = []
         self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
-        self._later: dict[str, bytes] = {}
+        self._later: dict[str, Callable[[], bytes]] = {}
         self._done: list[Done] = []
         self._turn_scheduled = False
         self._committed_at = 0.0
@@ -244,9 +244,9 @@ class Outbox:
         self._notes[name] = value
         self._schedule()
 
-    def note_later(self, name: str, value: bytes) -> None:
+    def note_later(self, name: str, value: Callable[[], bytes]) -> None:
         """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
-        the unit stops. A kill before that loses it."""
+        the unit stops, what ``value`` returns is noted. A kill before that loses it."""
         self._later[name] = value
         self._forget_soon()
 
@@ -410,7 +410,8 @@ class Outbox:
 
     def _note_what_waits(self) -> None:
         later, self._later = self._later, {}
-        self._notes = {**later, **self._notes}
+        for name, value in later.items():
+            self._notes.setdefault(name, value())
 
 
 def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
