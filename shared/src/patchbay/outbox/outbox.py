@@ -42,6 +42,9 @@ FORGET_AFTER_S = 1.0
 
 DISK_RETRY_S = 1.0
 
+BUSY_POLL_S = 0.2
+"""How often an edge that has met damage while it was busy looks whether it may stop."""
+
 TIME_NOTE = "clock/domain"
 """The note that keeps how far the domain service's time is from ours."""
 
@@ -105,7 +108,7 @@ class Outbox:
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
-        self._journal.on_damage = bus.fail
+        self._journal.on_damage = self._stop_when_idle
         self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
         self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
@@ -333,6 +336,13 @@ class Outbox:
             self._log.error("outbox damaged", error=str(error), events=len(rows))
         else:
             self._no_room(error, rows)
+
+    def _stop_when_idle(self, why: str) -> None:
+        """The file is damaged: stop the unit, but not while a pump is on."""
+        if self._busy():
+            asyncio.get_running_loop().call_later(BUSY_POLL_S, self._stop_when_idle, why)
+        else:
+            self._bus.fail(why)
 
     def _no_room(self, error: Exception, rows: list[Row]) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
