@@ -22,7 +22,8 @@ from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import event_type, rfc3339
 from patchbay.outbox.journal import Journal, Row
-from patchbay.outbox.ranges import RangeSender
+from patchbay.outbox.ranges import RangeSender, first_of
+from patchbay.outbox.salvage import losses
 from patchbay.outbox.sender import WINDOW, Sender
 from patchbay.progress import DISK
 
@@ -168,18 +169,8 @@ class Outbox:
         return self._sender.epoch
 
     def losses(self) -> dict[str, int]:
-        """Numbers for the unit's info of what damage has cost; empty while there was none.
-
-        How many events are missing cannot be told where they are acknowledged in any order.
-        """
-        found: dict[str, int] = {}
-        saved = self._journal.salvaged
-        if saved is not None:
-            found |= {"outbox_events_salvaged": saved.events, "outbox_notes_salvaged": saved.notes}
-            if self._in_order:
-                found["outbox_events_missing"] = saved.missing
-        if aside := self._journal.set_aside:
-            found["outbox_files_set_aside"] = aside
+        """Numbers for the unit's info of what damage has cost; empty while there was none."""
+        found = losses(self._journal.salvaged, self._journal.set_aside, in_order=self._in_order)
         if self.unreadable_notes:
             found["outbox_notes_unreadable"] = self.unreadable_notes
         return found
@@ -367,7 +358,7 @@ class Outbox:
         if self._disk_ok:
             return acked, ranges
         acked = min(acked, self._journal.acked + FORGET_ON_A_FULL_DISK)
-        return acked, _first(ranges, FORGET_ON_A_FULL_DISK)
+        return acked, first_of(ranges, FORGET_ON_A_FULL_DISK)
 
     def _regain(self, *, wrote: bool) -> None:
         """A commit on a disk that was full. It has room when the reserve can be held again, and it
@@ -422,15 +413,3 @@ class Outbox:
         later, self._later = self._later, {}
         for name, value in later.items():
             self._notes.setdefault(name, value())
-
-
-def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
-    """The first of these rows, so many at most."""
-    found: list[tuple[int, int]] = []
-    for first, last in ranges:
-        if limit <= 0:
-            break
-        last = min(last, first + limit - 1)
-        found.append((first, last))
-        limit -= last - first + 1
-    return found
