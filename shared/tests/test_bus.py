@@ -183,3 +183,28 @@ async def test_a_listener_that_crashes_costs_its_message_and_not_the_connection(
     await until(lambda: heard == [b"good"] and len(letters) == 1)
     assert bus.reconnects == 0
     assert json.loads(letters[0].payload)["reason"] == "ValueError: a mistake in a listener"
+
+
+async def test_a_callback_that_fails_keeps_no_other_from_its_end(
+    make_bus: MakeBus, mosquitto: Part
+) -> None:
+    bus = make_bus("edge")
+    bus.start()
+    await bus.wait_connected(PATIENCE_S)
+    codes: list[int | None] = []
+
+    def mistake(code: int | None) -> None:
+        raise ValueError("a mistake in a callback")
+
+    bus.post("x", b"1", on_ack=mistake)
+    bus.post("x", b"2", on_ack=codes.append)
+    await until(lambda: len(codes) == 1)
+    assert bus.reconnects == 0
+    with mosquitto.frozen():
+        bus.post("x", b"3", on_ack=mistake)
+        bus.post("x", b"4", on_ack=codes.append)
+        assert bus._connection is not None
+        bus._connection.abort("the test ends it")
+        await until(lambda: codes[1:] == [None])
+    await until(lambda: bus.reconnects == 1 and bus.connected)
+    await bus.publish("x", b"5")

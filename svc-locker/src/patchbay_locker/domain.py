@@ -312,7 +312,7 @@ class LockerDomain:
             try:
                 await self._tick()
             except Unavailable as error:
-                self._log.warning("time stands still", why=str(error))
+                self._log.warning("periodic tick skipped: store unavailable", error=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._log.error("tick failed", exc_info=error)
             if (clock := asyncio.get_running_loop().time()) >= states_at:

@@ -57,11 +57,13 @@ class MeshError(Exception):
 
 
 class NotAnswered(MeshError):
-    """The service is not there, or said nothing in time, or what is no answer."""
+    """The service is not there, or sent no answer in time, or an invalid one. What was to be sent
+    to a node may have been sent, or not."""
 
 
 class Refused(MeshError):
-    """The service says no; the text is its reason, such as ``Node Not Found``."""
+    """The service refuses; the text is its reason, such as ``Node Not Found``. What was to be sent
+    to a node was not sent, and never will be."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+import structlog
+
 from patchbay.bus.credentials import credentials, tls_context
 from patchbay.bus.message import Message
 from patchbay.bus.meter import Meter
@@ -31,6 +33,8 @@ with without("dns"):
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
     from paho.mqtt.subscribeoptions import SubscribeOptions
+
+_log = structlog.get_logger("bus")
 
 OnAck = Callable[[int | None], None]
 """Called with the PUBACK's reason code, or None when the connection ended before it came."""
@@ -219,12 +223,11 @@ class Connection(asyncio.Protocol):
             self._meter.sent(outgoing.topic)
         info = self._client.publish(*outgoing[:5])
         if self.ended.done():  # the write has found it broken: what was waiting is settled already
-            if on_ack is not None:
-                on_ack(None)
+            _settle(on_ack, None)
         elif outgoing.qos:
             self._waiting[info.mid] = outgoing
-        elif on_ack is not None:
-            on_ack(0)
+        else:
+            _settle(on_ack, 0)
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe at QoS 1 and wait for the SUBACK. Raises Unavailable, also for a refusal."""
@@ -343,8 +346,7 @@ class Connection(asyncio.Protocol):
         if outgoing is not None:
             if code.value >= FAILURE:
                 self._on_refusal(outgoing.topic, str(code))
-            if outgoing.on_ack is not None:
-                outgoing.on_ack(code.value)
+            _settle(outgoing.on_ack, code.value)
         while self._held and len(self._waiting) < self._window:
             self._send(self._held.popleft())
 
@@ -381,9 +383,17 @@ class Connection(asyncio.Protocol):
         unsettled = [*self._waiting.values(), *self._held]
         self._waiting, self._held = {}, deque()
         for outgoing in unsettled:
-            if outgoing.on_ack is not None:
-                outgoing.on_ack(None)
+            _settle(outgoing.on_ack, None)
         for future in self._subscribing.values():
             if not future.done():
                 future.set_exception(Unavailable(why))
         self._subscribing.clear()
+
+
+def _settle(on_ack: OnAck | None, code: int | None) -> None:
+    """Call back. A mistake in one callback must not keep the others from theirs."""
+    if on_ack is not None:
+        try:
+            on_ack(code)
+        except Exception as error:
+            _log.error("callback failed", exc_info=error)

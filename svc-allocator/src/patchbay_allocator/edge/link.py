@@ -122,11 +122,13 @@ class Link(asyncio.Protocol):
         self.outstanding = None
         self._log.info("combinator gone", why=str(exc) if exc else "it closed the connection")
         try:
-            self._decoder.finish()
-        except WireError as error:
-            self._owner.refused(error.reason, error.original)
-        self._owner.disconnected()
-        self._ended.set()
+            try:
+                self._decoder.finish()
+            except WireError as error:
+                self._owner.refused(error.reason, error.original)
+            self._owner.disconnected()
+        finally:  # whatever the owner makes of it: `run` connects again
+            self._ended.set()
 
     def _take(self, frames: list[Answer | Refused]) -> None:
         for frame in frames:
