@@ -156,6 +156,8 @@ class LockerDomain:
             for board in boards:
                 self._watch(board)
                 self.announcer.publish_all(board)
+            for edge in self.time.edges:  # after the boards' lists, which go by this time
+                self.time.tell_time(edge)
             self._publisher.flush(boards)
 
     async def _prepare(self) -> None:
