@@ -205,14 +205,14 @@ async def test_a_domain_that_takes_long_for_each_window_is_sent_a_window_again_o
     monkeypatch.setattr(edge.sender, "_loop_time", lambda: now)
     monkeypatch.setattr(sender_module, "LOOK_S", 0.001)
     looks = 0
-    is_over = edge.sender._patience.is_over
+    is_over = Patience.is_over
 
-    def look(at: float) -> bool:
+    def look(patience: Patience, at: float) -> bool:
         nonlocal looks
         looks += 1
-        return is_over(at)
+        return is_over(patience, at)
 
-    monkeypatch.setattr(edge.sender._patience, "is_over", look)
+    monkeypatch.setattr(Patience, "is_over", look)
     await domain.start()
     await edge.start()
     seen = 0

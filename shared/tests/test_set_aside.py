@@ -84,10 +84,11 @@ async def test_an_event_whose_document_is_rejected_is_stored_whole_and_the_other
 
 
 @pytest.mark.parametrize("how", ["command", "documents"])
+@pytest.mark.parametrize("code", [14031, 121])
 async def test_while_the_dead_letter_cannot_be_stored_nothing_is_acknowledged(
-    facts: Facts, edge: Edge, store_link: StoreLink, how: How
+    facts: Facts, edge: Edge, store_link: StoreLink, how: How, code: int
 ) -> None:
-    store_link.refuse_writes(Refusal(code=14031, how=how, collections={DEAD_LETTERS}))
+    store_link.refuse_writes(Refusal(code=code, how=how, collections={DEAD_LETTERS}))
     await edge.say(b"not an event", event(1))
     await until(lambda: store_link.refused > 3)
     assert edge.acks == []
@@ -95,7 +96,9 @@ async def test_while_the_dead_letter_cannot_be_stored_nothing_is_acknowledged(
     store_link.accept_writes()
     await until(lambda: edge.acks[-1:] == [Ack("e1", 1)])
     [letter] = await facts.dead()
-    assert letter["original"] == b"not an event"
+    assert bytes.fromhex(letter["hex"]) in (b"not an event", b"")  # of 121 perhaps a part only
+    if code == 14031:
+        assert letter["original"] == b"not an event"
 
 
 async def test_a_failure_without_any_event_is_no_events_fault(facts: Facts, edge: Edge) -> None:
@@ -242,7 +245,8 @@ async def test_a_dead_letter_that_the_store_never_takes_is_stored_in_part(
     [stored] = await facts.dead()
     assert (stored["_id"], stored["reason"], stored["size"]) == (letter.id, "why", 5)
     store_link.refuse_writes(Refusal(code=10334, how="documents"))
-    await facts.store.bury(DEAD_LETTERS, write_letter("tiny-domain-1", "why", b"x"), b"x")
+    with pytest.raises(Unavailable):
+        await facts.store.bury(DEAD_LETTERS, write_letter("tiny-domain-1", "why", b"x"), b"x")
 
 
 # Letters
@@ -266,11 +270,11 @@ class Broker:
 def test_a_letter_that_is_too_large_for_the_broker_keeps_no_other_waiting(largest: int) -> None:
     broker = Broker(largest)
     letters = DeadLetters("u", 10)
-    letters.add("dead/x", write_letter("u", "r" * 5000, b"\xff" * 5000, topic="t" * 5000))
+    letters.add("dead/x", "r" * 5000, b"\xff" * 5000, topic="t" * 5000)
     letters.send(broker.post)
     broker.largest = 100_000
     for number in range(3):
-        letters.add("dead/x", write_letter("u", f"small {number}", b"a"))
+        letters.add("dead/x", f"small {number}", b"a")
         letters.send(broker.post)
     assert [one.reason for one in broker.taken[-3:]] == ["small 0", "small 1", "small 2"]
     assert len(broker.taken) + letters.dropped == 4
@@ -287,7 +291,7 @@ def test_a_post_that_fails_in_any_way_keeps_no_letter_waiting() -> None:
         taken.append(payload)
 
     for number in range(3):
-        letters.add("dead/x", write_letter("u", str(number), b""))
+        letters.add("dead/x", str(number), b"")
     letters.send(post)
     assert len(taken) == 1
 
@@ -299,7 +303,7 @@ def test_a_letter_waits_while_the_broker_is_away() -> None:
         raise Unavailable("away")
 
     broker = Broker(100_000)
-    letters.add("dead/x", write_letter("u", "1", b""))
+    letters.add("dead/x", "1", b"")
     letters.send(away)
     letters.send(broker.post)
     assert [one.reason for one in broker.taken] == ["1"]

@@ -133,7 +133,7 @@ async def test_what_was_not_published_before_the_end_is_published_after_the_next
     house: House, mosquitto: Part, orderly: bool
 ) -> None:
     await house.start()
-    await eventually(lambda: house.store.count("settings", {"at": {"$exists": True}}))
+    await eventually(lambda: house.store.count("settings", {"published": {"$exists": True}}))
     await asyncio.to_thread(mosquitto.kill)
     job = seeds_job(1)
     await house.store.insert_new("jobs", [job])

@@ -182,3 +182,18 @@ async def test_what_is_set_survives_a_restart(bar: House) -> None:
         "speed_ratio": 2,
         "millilitres": 0.0,
     }
+
+
+async def test_what_a_gui_sets_and_gets_an_error_for_is_never_set(bar: House) -> None:
+    async with bar.domain.kept.bars.lock:  # as while the store is slow: the queue waits for it
+        waits = asyncio.create_task(ask(bar, "state", Ask()))
+        await until(lambda: bar.heard.of("bar/cmd/state"))
+        with pytest.raises(TimeoutError):
+            await bar.watcher.request(
+                f"{TOPIC}/bar/cmd/configure",
+                encode(Configure(sec_per_liter=99)),
+                timeout_s=0.3,
+                actuates=True,
+            )
+    await waits
+    assert (await ask(bar, "state", Ask()))["bar"]["sec_per_liter"] == 20

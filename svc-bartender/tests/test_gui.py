@@ -31,7 +31,7 @@ from patchbay_bartender.wire.gui import (
     Status,
     Stop,
 )
-from tests.bartender_bar import House
+from tests.bartender_bar import House, with_settings
 
 SEED_BLEND = (
     '{"type": "blend", "data": {"cup_size": 0.04, "ratios": {"1": 0.2, "2": 0.1, "5": 0.7}}}'
@@ -289,6 +289,7 @@ async def test_a_gui_is_told_when_its_own_blend_fails_and_all_hear_zero(house: H
         assert Error not in map(type, other.heard)
 
 
+@with_settings(answer_s=1)
 async def test_without_a_scheduler_a_gui_is_told_so(house: House) -> None:
     await house.stop("domain")
     async with house.connect() as gui:

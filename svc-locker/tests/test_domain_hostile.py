@@ -149,6 +149,20 @@ async def test_a_board_that_cannot_be_saved_keeps_no_other_rental_from_ending(
     await lives(office)
 
 
+async def test_a_board_that_an_older_version_took_with_an_endless_id_keeps_nobody_offline(
+    office: Office,
+) -> None:
+    endless = known_board(rental(2, left_s=1.0), id="a" * 70_000, online=True)
+    await keep(office.store, endless, known_board(rental(5, left_s=1.0), id="other"))
+    await office.open(offline_after_s=1)
+    await until(lambda: office.ears.events("expired", "other"))
+    await office.operator.publish(TOPICS.unit_status("locker-edge-new"), b"online", retain=True)
+    await lives(office)
+    await office.close()
+    await office.open()
+    await lives(office)
+
+
 @pytest.mark.parametrize("rev", [MAX_FOLLOWED + 1, MAX_INTEGER - 1, MAX_INTEGER])
 async def test_a_forged_revision_leaves_room_for_ours(office: Office, rev: int) -> None:
     """The edge holds it, since it is higher than ours: it has to forget it before it takes ours."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from patchbay import __version__
-from patchbay.errors import SettingsError, Unavailable
+from patchbay.errors import DocumentRejected, QueryRejected, SettingsError, Unavailable
 from patchbay.store import Store
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ can read, such as another field, keeps the number."""
 
 FIRST_LOOK_S: Final = 2.0
 """A domain that starts waits so long for the answer, and then starts without."""
+
+NOT_NOW: Final = (Unavailable, DocumentRejected, QueryRejected)
+"""A store that refuses even this document or this query is not well."""
 
 POLL_S: Final = 0.2
 """How soon after the store is back it is looked at."""
@@ -42,7 +45,7 @@ async def domain_store(unit: Unit) -> AsyncIterator[Store]:
         try:
             async with asyncio.timeout(FIRST_LOOK_S):
                 await check_format(store, unit.service.name)
-        except (Unavailable, TimeoutError):
+        except (*NOT_NOW, TimeoutError):
             unit.log.warning("store unavailable: starting without")
             unit.spawn(_check_later(store, unit.service.name), "format of the store")
         yield store
@@ -72,7 +75,7 @@ async def check_format(store: Store, service: str) -> None:
 
 async def _check_later(store: Store, service: str) -> None:
     while True:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(*NOT_NOW):
             await check_format(store, service)
             return
         await asyncio.sleep(POLL_S)

@@ -2,7 +2,7 @@
 
     jobs           one document a job: `job.Job`, the seed's schema first
     combinators    one a combinator: `job.Combinator`, what it is to do
-    settings       {_id: "allocator", mode: "auto" | "manual"}
+    settings       {_id: "allocator", mode: "auto" | "manual", published: {<replica>: time}}
     events         what was done to jobs that are gone: {_id: "removed:<job>", at, ...}; expires
     dead           dead letters; expire
 
@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from patchbay.errors import DocumentRefused, Unreadable
+from patchbay.errors import DocumentRefused, Unavailable, Unreadable
 from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
 from patchbay_allocator import documents
 from patchbay_allocator.documents import BSON_TYPES, CANONICAL, matching, public
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
-from patchbay_allocator.messages import List, Mode, combinator_device
+from patchbay_allocator.messages import SERVICE, List, Mode, combinator_device
 
 JOBS = "jobs"
 COMBINATORS = "combinators"
@@ -40,6 +40,9 @@ DEAD = "dead"
 
 PART = 100
 """Jobs to one insert: so many cost hardly more, each, than a thousand, and others need not wait."""
+
+TRIES = 8
+"""How often a change of the settings is made anew because somebody else was quicker."""
 
 PAGE = 1_000
 """Documents that are read at once."""
@@ -276,32 +279,42 @@ class AllocatorStore:
             if (is_now := found.get(new.device)) and (is_now.rev, is_now.by) == (new.rev, new.by)
         }
 
-    # Mode
+    # Settings: one document
 
     async def mode(self) -> Mode:
         """``auto``, unless somebody has said otherwise, in a document that can be read."""
-        for one in await self._store.find(SETTINGS, {"_id": "allocator"}):
-            if one.get("mode") == "manual":
-                return "manual"
-            if one.get("mode") != "auto":
-                await self._report(SETTINGS, one, Unreadable("mode must be auto or manual"))
-        return "auto"
+        found = await self._settings()
+        mode = found.get("mode", "auto")
+        if mode not in ("auto", "manual"):
+            await self._report(SETTINGS, found, Unreadable("mode must be auto or manual"))
+        return "manual" if mode == "manual" else "auto"
 
     async def set_mode(self, mode: Mode) -> None:
-        await self._store.save(SETTINGS, [{"_id": "allocator", "mode": mode}])
-
-    # How far the broker has our events
+        await self._set("mode", lambda _: mode)
 
     async def published(self, instance: str) -> datetime | None:
         """Until when this replica's events are with the broker; None: it has not said so yet."""
-        for one in await self._store.find(SETTINGS, {"_id": _published(instance)}):
-            if isinstance(at := one.get("at"), datetime):
-                return at
-            await self._report(SETTINGS, one, Unreadable("at must be a time"))
-        return None
+        at = _moments((await self._settings()).get("published")).get(instance)
+        return at if isinstance(at, datetime) else None
 
     async def set_published(self, instance: str, at: datetime) -> None:
-        await self._store.save(SETTINGS, [{"_id": _published(instance), "at": at}])
+        await self._set("published", lambda before: {**_moments(before), instance: at})
+
+    async def _settings(self) -> Document:
+        found = await self._store.find(SETTINGS, {"_id": SERVICE})
+        return found[0] if found else {}
+
+    async def _set(self, key: str, decide: Callable[[Any], Any]) -> None:
+        """Change one field, and nothing that another replica has changed. Raises Unavailable."""
+        for _ in range(TRIES):
+            before = await self._settings()
+            new = {"_id": SERVICE, **before, key: decide(before.get(key))}
+            if not before:
+                if await self._store.insert_new(SETTINGS, [new]):
+                    return
+            elif new == before or await self._store.replace(SETTINGS, [(before, new)]):
+                return
+        raise Unavailable("the settings are changed by others all the time")
 
     # Questions
 
@@ -355,8 +368,9 @@ def _fields(value: Any) -> Document:
     return fields
 
 
-def _published(instance: str) -> str:
-    return f"allocator-published:{instance}"
+def _moments(found: Any) -> dict[str, Any]:
+    """Until when all is published, by replica."""
+    return found if isinstance(found, dict) else {}
 
 
 def _combinator(combinator: Combinator) -> Document:

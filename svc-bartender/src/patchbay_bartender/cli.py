@@ -113,7 +113,9 @@ def configure(
         sec_per_liter=_short(sec_per_liter),
         by=_by(),
     )
-    answer = ask(System(state, config), SERVICE, _bar(state, config), "configure", body)
+    answer = ask(
+        System(state, config), SERVICE, _bar(state, config), "configure", body, actuates=True
+    )
     if as_json:
         return print_json(answer)
     _print_pumps(answer["pumps"])

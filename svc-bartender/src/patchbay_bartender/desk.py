@@ -94,7 +94,7 @@ class Desk:
                 "blend": self._pours(Blend, self._blend, settings.start_deadline_s),
                 "refill": self._pours(Refill, self._refill, settings.start_deadline_s),
                 "stop": Command(Stop, self._stop, urgent=True),
-                "configure": Command(Configure, self._configure),
+                "configure": Command(Configure, self._configure, desired=True),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
             },

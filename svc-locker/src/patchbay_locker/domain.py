@@ -158,6 +158,8 @@ class LockerDomain:
             for board in boards:
                 self._watch(board)
                 self.announcer.publish_all(board)
+            for edge in self.time.edges:  # after the boards' lists, which go by this time
+                self.time.tell_time(edge)
             self._publisher.flush(boards)
 
     async def _prepare(self) -> None:
@@ -316,7 +318,7 @@ class LockerDomain:
                 self._ticks.good()
             except Unavailable as error:
                 self._ticks.failed(error)
-                self._log.warning("time stands still", why=str(error))
+                self._log.warning("periodic tick skipped: store unavailable", error=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._ticks.failed(error)
                 self._log.error("tick failed", exc_info=error)

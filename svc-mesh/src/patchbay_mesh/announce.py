@@ -7,12 +7,11 @@ mesh/root/status      said by the UART edge; offline by us when that edge is gon
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import Final
 
 from patchbay.bus import Bus, Message
-from patchbay.errors import Unavailable
+from patchbay.errors import TooLarge, Unavailable
 from patchbay.inbox import Aggregate, Aggregates
 from patchbay.messages import encode
 from patchbay_mesh import rules
@@ -70,5 +69,9 @@ class Announcer:
             self._retain(self._bus.topics.status(SERVICE, ROOT), b"offline")
 
     def _retain(self, topic: str, payload: bytes) -> None:
-        with contextlib.suppress(Unavailable):
+        try:
             self._bus.post(topic, payload, retain=True)
+        except Unavailable:
+            return
+        except (TooLarge, ValueError) as error:  # the other nodes must not wait for it
+            self._bus.log.error("state not published", topic=topic[:100], why=str(error)[:200])

@@ -416,7 +416,7 @@ class Bus:
         self._publish_letter(service, letter)
 
     def _publish_letter(self, service: str, letter: DeadLetter) -> None:
-        self._letters.add(self.topics.dead(service), letter)
+        self._letters.put(self.topics.dead(service), letter)
         if self.connected:
             self._letters.send(self.post)
 

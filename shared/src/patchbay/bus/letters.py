@@ -73,13 +73,20 @@ class DeadLetters:
     """Letters of one client. While the broker is away the newest ``limit`` of them wait."""
 
     def __init__(self, source: str, limit: int) -> None:
+        self._source = source
         self._waiting: deque[tuple[str, DeadLetter]] = deque(maxlen=limit)
         self._log = structlog.get_logger("bus").bind(client=source)
         self.written = 0
         self.dropped = 0
         """Letters that the broker never took, however short."""
 
-    def add(self, dead: str, letter: DeadLetter) -> None:
+    def add(
+        self, dead: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
+    ) -> None:
+        """Write a letter and `put` it. Never raises."""
+        self.put(dead, write_letter(self._source, reason, original, topic=topic, peer=peer))
+
+    def put(self, dead: str, letter: DeadLetter) -> None:
         """Count a letter, and have it published on the topic ``dead`` with the next `send`."""
         self.written += 1
         self._waiting.append((dead, letter))

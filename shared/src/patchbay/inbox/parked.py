@@ -30,6 +30,9 @@ T = TypeVar("T", bound=Struct)
 
 PARKED: Final = "parked"
 
+UNAUTHORIZED: Final = 13
+"""MongoDB's code for what a user may not do."""
+
 MAX_PARKED: Final = 10_000
 """Events that wait for one document: a board that reports every 2 s has as many in 5 hours, and by
 then somebody has been told."""
@@ -102,10 +105,19 @@ class Parked:
     async def _load(self) -> dict[str, int]:
         if self._waiting is None:
             waiting: dict[str, int] = {}
-            for one in await self._store.find(PARKED, {"collection": self._collection}):
+            for one in await self._find_all():
                 waiting[one["document"]] = waiting.get(one["document"], 0) + 1
             self._waiting = waiting
         return self._waiting
+
+    async def _find_all(self) -> list[Document]:
+        try:
+            return await self._store.find(PARKED, {"collection": self._collection})
+        except Unavailable as error:
+            if getattr(error.__cause__, "code", None) != UNAUTHORIZED:
+                raise
+            # A user that an older version has set up: then nothing was ever parked.
+            return []
 
     def _parked(self, document: str, event: Event, n: int) -> Document:
         fields = {name: getattr(event, name) for name in _FIELDS}

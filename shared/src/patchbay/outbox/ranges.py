@@ -223,3 +223,15 @@ def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         if first <= last:
             found.append((first, last))
     return found
+
+
+def first_of(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+    """The first of these rows, so many at most."""
+    found: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if limit <= 0:
+            break
+        last = min(last, first + limit - 1)
+        found.append((first, last))
+        limit -= last - first + 1
+    return found

@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 from msgspec import to_builtins
 
-from patchbay.errors import DocumentRejected, SettingsError
+from patchbay.errors import DocumentRejected, SettingsError, Unavailable
 from patchbay.lean import without
 from patchbay.messages import MAX_ID, DeadLetter, now, parse_time, rfc3339
 from patchbay.secret_file import read_secret
@@ -119,8 +119,8 @@ class Store:
     ) -> None:
         """Store a dead letter, with the whole original if we have it, so that it can be replayed.
 
-        ``at`` is its time, by which an index can let it go. Raises Unavailable, and nothing else:
-        of a letter that the store never takes only a part is stored.
+        ``at`` is its time, by which an index can let it go. Of a letter that the store does not
+        take, a part is stored. Raises Unavailable, also if the store takes not even that.
         """
         document: Document = to_builtins(letter)
         document["_id"] = document.pop("id")
@@ -128,15 +128,17 @@ class Store:
         whole = document
         if original:
             whole = {**document, "original": original, "content_type": content_type}
-        short = {**document, "hex": "", "text": "", "topic": "", "peer": ""}
-        for some in (whole, document, {**short, "reason": letter.reason[:100]}):
+        short = {**document, "reason": letter.reason[:100], "hex": "", "text": ""}
+        short |= {"topic": "", "peer": ""}
+        why = ""
+        for some in (whole, document, short):
             try:
                 await self.insert_new(collection, [some])
             except DocumentRejected as error:
                 why = str(error)
             else:
                 return
-        structlog.get_logger("store").error("dead letter dropped", id=letter.id, why=why)
+        raise Unavailable(f"no dead letter can be stored: {why}")
 
     async def set_aside(self, collection: str, error: DocumentRejected) -> None:
         """Store a dead letter for each document that a write to ``collection`` was rejected for.

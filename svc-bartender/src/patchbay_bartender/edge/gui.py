@@ -36,9 +36,6 @@ from patchbay_bartender.messages import (
 from patchbay_bartender.settings import BartenderSettings
 from patchbay_bartender.wire import gui as wire
 
-ACTUATES: Final = ("blend", "refill")
-"""Commands that pour. A GUI gets an error for one only when it never pours."""
-
 NO_ERROR: Final = ("stopped", "pumps_lost")
 """How a run ends without an error: somebody has stopped it, or nobody knows whether it pours."""
 
@@ -61,7 +58,7 @@ class _Answer(Struct):
 
 
 class _Order:
-    """A request of a GUI that pours. ``settled``: the GUI has been told how it failed."""
+    """A request of a GUI. ``settled``: the GUI has been told how it failed."""
 
     def __init__(self, session: GuiSession) -> None:
         self.session = session
@@ -161,7 +158,7 @@ class GuiEdge:
                 encode(body),
                 timeout_s=self._answer_s,
                 expiry_s=math.ceil(self._answer_s),
-                actuates=name in ACTUATES,
+                actuates=True,
                 id=request,
             )
             answer = decode(_answer, payload)
@@ -179,7 +176,7 @@ class GuiEdge:
         self.bus.post(topics.command(SERVICE, self._bar, "stop"), payload)
 
     def ordered(self, request: str, session: GuiSession) -> _Order:
-        """This GUI requests something that pours: it is told if that fails."""
+        """This GUI requests something: it is told if that fails."""
         order = self._orders[request] = _Order(session)
         while len(self._orders) > MAX_ORDERS:
             del self._orders[next(iter(self._orders))]
@@ -311,10 +308,10 @@ class GuiSession:
         self._edge.spawn(self._asking(name, body))
 
     async def _asking(self, name: str, body: Struct) -> None:
-        """Send a command, and its error to the GUI. One that pours and was confirmed by us gets no
-        error for a missing answer: `event/failed` says whether it has failed."""
+        """Send a command, and its error to the GUI. One that was confirmed by us gets no error for
+        a missing answer: it may be carried out. `event/failed` says whether a run has failed."""
         request = new_id()
-        order = self._edge.ordered(request, self) if name in ACTUATES else _Order(self)
+        order = self._edge.ordered(request, self)
         try:
             await self._edge.ask(name, body, request)
         except OutcomeUnknown as unknown:
