@@ -44,16 +44,16 @@ def leaves(path: Path) -> list[int]:
     return [
         page + 1
         for page in pages
-        if raw[page * PAGE] == 0x0D and b"event/said" in raw[page * PAGE : (page + 1) * PAGE]
+        if raw[page * PAGE] == 0x0D and b"/event/" in raw[page * PAGE : (page + 1) * PAGE]
     ]
 
 
 def zero_a_leaf(path: Path) -> None:
-    write_at(path, (leaves(path)[2] - 1) * PAGE, bytes(PAGE))
+    write_at(path, (leaves(path)[len(leaves(path)) // 2] - 1) * PAGE, bytes(PAGE))
 
 
 def noise_in_a_leaf(path: Path) -> None:
-    write_at(path, (leaves(path)[1] - 1) * PAGE, bytes(range(256)) * (PAGE // 256))
+    write_at(path, (leaves(path)[-1] - 1) * PAGE, bytes(range(256)) * (PAGE // 256))
 
 
 def flip(text: bytes) -> Callable[[Path], None]:

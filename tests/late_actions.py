@@ -54,6 +54,11 @@ BETWEEN_S = 0.05
 """Between two requests of a kind: documents remember their last 16, and are looked at meanwhile."""
 
 LOOK_S = 0.1
+
+SHORT_LIVED = frozenset({"assign", "block", "reset", "recolor"})
+"""Kinds whose marks are gone from the store after a few more: on a busy machine one may be missed,
+so of these only what must not be there is looked for."""
+
 BOARDS = ("assigned", "blocked", "reset")
 JOBS = 60
 """Jobs that wait to be cancelled and changed."""
@@ -356,7 +361,9 @@ class Commanded:
             f"{self.kinds[mark]} {mark}: {told}, and {'' if mark in self.done else 'not '}done"
             for mark, told in self.told.items()
             if (told == "error" and mark in self.done)
-            or (told == "accepted" and mark not in self.done and self.kinds[mark] != "recolor")
+            or (
+                told == "accepted" and mark not in self.done and self.kinds[mark] not in SHORT_LIVED
+            )
         ]
 
     def tally(self) -> dict[str, Counter[str]]:

@@ -142,7 +142,7 @@ def test_a_unit_that_does_not_stay_up_is_shown_with_its_last_words(system: Syste
     assert all_gone(everything)
     errors = system.errors.read_text()
     assert "does not stay up" in errors
-    assert "FileExistsError" in errors or "NotADirectoryError" in errors
+    assert "[runtime] state_dir: " in errors
 
 
 def test_status_of_nothing_says_so(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ async def test_after_a_confirmation_a_timeout_is_an_unknown_outcome(
 ) -> None:
     gates.go.clear()
     with pytest.raises(OutcomeUnknown) as unknown:
-        await order(client, timeout_s=0.5, id="r1")
+        await order(client, timeout_s=3, id="r1")
     assert unknown.value.request_id == "r1"
     gates.go.set()
     assert await order(client, id="r1") == {"ok": True, "opened": 1}  # it is settled so
@@ -274,8 +274,8 @@ async def test_what_a_plain_client_has_asked_for_never_acts_later_than_the_comma
     gates = Gates(bus, expires_s=0.3)
     gates.ready.clear()
     await started(bus)
-    asking = asyncio.create_task(client.request(TOPIC, b"{}"))
-    await until(lambda: gates.received)
+    asking = asyncio.create_task(client.request(TOPIC, b"{}", timeout_s=PATIENCE_S))
+    await until(lambda: gates.received or asking.done())
     await asyncio.sleep(0.35)
     gates.ready.set()
     answer = json.loads(await asking)

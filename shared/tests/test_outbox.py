@@ -384,3 +384,27 @@ async def test_a_fact_without_a_name_is_named_by_its_place(alone: Bus, path: Pat
 async def test_what_is_taken_in_any_order_cannot_be_given_up(alone: Bus, path: Path) -> None:
     with pytest.raises(ValueError, match="in order"):
         Outbox(alone, "tiny", path, in_order=False, sheds=("said",))
+
+
+async def test_damage_stops_the_unit_once_it_is_idle_and_nothing_is_taken_in_before(
+    alone: Bus, path: Path
+) -> None:
+    busy = True
+    async with Outbox(alone, "tiny", path, busy=lambda: busy) as outbox:
+        commits = Commits(outbox)
+        say(outbox, 1)
+        assert await commits.next()
+        path.unlink()
+        say(outbox, 2)
+        assert not await commits.next()
+        with pytest.raises(OutboxFull):
+            say(outbox, 3)
+        await asyncio.sleep(2 * outbox_module.BUSY_POLL_S)
+        assert alone.failed is None
+        busy = False
+        await until(lambda: alone.failed is not None and alone.failed.done())
+        assert alone.failed is not None
+        assert str(path) in alone.failed.result()
+    again = Bus(broker_settings(1), client_id=INSTANCE, topics=Topics(), announce=False)
+    async with Outbox(again, "tiny", path) as outbox:
+        assert on_disk(outbox) == ["k1"]

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.progress import BROKER, DOMAIN, OK, STORE, STUCK, WAITING, Progress, Verdict, Work
+from patchbay.errors import Unavailable
+from patchbay.progress import (
+    BROKER,
+    DOMAIN,
+    OK,
+    STORE,
+    STUCK,
+    WAITING,
+    Progress,
+    Ticks,
+    Verdict,
+    Work,
+)
 from patchbay.restarts import Restarts
 
 AFTER_S = 180.0
@@ -65,6 +77,24 @@ def test_what_is_stuck_counts_before_what_waits(unit: Unit) -> None:
     unit.work("connection", cause=BROKER)
     unit.work("ticker")
     assert unit.after(AFTER_S) == Verdict(STUCK, "", "ticker")
+
+
+def test_a_tick_that_fails_for_the_store_waits_and_one_that_fails_otherwise_is_stuck(
+    unit: Unit,
+) -> None:
+    ticks = Ticks(unit.progress, "ticker", lambda: True)
+    ticks.failed(Unavailable("the store is away"))
+    assert unit.after(3600) == Verdict(WAITING, STORE, "ticker")
+    ticks.good()
+    assert unit.after(AFTER_S - 2).state == OK
+    ticks.failed(ValueError("a mistake"))
+    assert unit.after(4) == Verdict(STUCK, "", "ticker")
+
+
+def test_a_tick_behind_work_that_waits_for_the_store_waits_too(unit: Unit) -> None:
+    Ticks(unit.progress, "ticker", lambda: True)
+    unit.work("inbox", cause=STORE)
+    assert unit.after(3600).state == WAITING
 
 
 def test_time_in_which_the_process_was_stopped_is_nobodys_fault(unit: Unit) -> None:

@@ -212,3 +212,8 @@ def test_a_store_uri_of_another_kind_is_one_line_that_names_the_setting() -> Non
         said = complaint(PATCHBAY_STORE__URI=uri)
         assert "uri must begin with mongodb://" in said
         assert "\n" not in said
+
+
+def test_a_file_or_variable_nested_without_end_is_one_line() -> None:
+    assert complaint("x = " + "[" * 100_000).startswith("patchbay.toml: not TOML")
+    assert "PATCHBAY_GATE__NODES" in complaint(PATCHBAY_GATE__NODES="[" * 100_000)

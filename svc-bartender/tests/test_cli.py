@@ -59,7 +59,7 @@ async def test_a_blend_shows_how_far_it_is_and_how_much_it_was(house: House, she
     assert (run["kind"], run["status"], run["cup_size"]) == ("blend", "done", 0.02)
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_an_unknown_outcome_is_one_line_and_an_exit_code_of_its_own(
     bar: House, pumps: PumpsByHand, shell: Shell
 ) -> None:
@@ -69,7 +69,7 @@ async def test_an_unknown_outcome_is_one_line_and_an_exit_code_of_its_own(
     assert bar.heard.of("bar-pumps/cmd/confirm")
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_a_run_that_the_pumps_do_not_ask_about_is_an_error(
     bar: House, pumps: PumpsByHand, shell: Shell
 ) -> None:

@@ -120,7 +120,7 @@ async def test_an_end_that_cannot_be_saved_at_once_is_not_given_up(
     assert bar.heard.of("bar/event/failed") == []
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_pumps_that_do_not_ask_never_begin(bar: House, pumps: PumpsByHand) -> None:
     pumps.asks = False
     answer = await order_blend(bar)
@@ -134,7 +134,7 @@ async def test_pumps_that_do_not_ask_never_begin(bar: House, pumps: PumpsByHand)
     assert (await order_blend(bar))["ok"]
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_of_a_run_that_was_confirmed_and_nobody_speaks_of_nobody_knows(
     bar: House, pumps: PumpsByHand
 ) -> None:

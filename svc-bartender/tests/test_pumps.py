@@ -99,7 +99,7 @@ async def test_an_order_that_nobody_confirms_is_refused(alone: House, scheduler:
     assert alone.pins.ran() == {}
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_a_confirmation_that_comes_late_begins_nothing(
     alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,13 +109,13 @@ async def test_a_confirmation_that_comes_late_begins_nothing(
     pending = alone.pumps._pending
     assert pending is not None
     pending.timer.cancel()
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     await scheduler.confirm()
     assert (await refusal(alone))["code"] == "late"
     assert alone.pins.ran() == {}
 
 
-@with_settings(start_deadline_s=1)
+@with_settings(start_deadline_s=3)
 async def test_a_run_that_takes_too_long_to_be_written_down_is_not_begun(
     alone: House, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +124,7 @@ async def test_a_run_that_takes_too_long_to_be_written_down_is_not_begun(
 
     def slow(rows: list[Row], *rest: Any) -> None:
         if any(row.key == "r1/started" for row in rows):
-            time.sleep(1.1)
+            time.sleep(3.1)
         commit(rows, *rest)
 
     monkeypatch.setattr(journal, "commit", slow)

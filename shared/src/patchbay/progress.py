@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from patchbay.errors import Unavailable
+
 OK: Final = "ok"
 WAITING: Final = "waiting"
 STUCK: Final = "stuck"
@@ -80,6 +82,11 @@ class Progress:
         self._works.append(work)
         return work
 
+    def cause_of_others(self, work: Work) -> str:
+        """What outside keeps other work from getting on: a tick may wait behind that."""
+        others = (one for one in self._works if one is not work and one.pending())
+        return next((cause for one in others if (cause := one.cause())), "")
+
     def look(self, stuck_after_s: float) -> Verdict:
         """How is it now? Call it every few seconds."""
         now = self._clock()
@@ -98,3 +105,30 @@ class Progress:
                 if verdict.state == OK:
                     verdict = Verdict(WAITING, cause, work.name)
         return verdict
+
+
+class Ticks:
+    """Work that is always due, such as a domain's periodic tick: each has to go well now and then.
+
+    ``connected``: is the broker there?
+    """
+
+    def __init__(self, progress: Progress, name: str, connected: Callable[[], bool]) -> None:
+        self._progress = progress
+        self._connected = connected
+        self._waits = False
+        self._work = progress.watch(name, lambda: True, self._cause)
+
+    def good(self) -> None:
+        """One has gone well."""
+        self._waits = False
+        self._work.moved()
+
+    def failed(self, error: Exception) -> None:
+        """One has failed: with Unavailable for something outside."""
+        self._waits = isinstance(error, Unavailable)
+
+    def _cause(self) -> str:
+        if self._waits:
+            return STORE if self._connected() else BROKER
+        return self._progress.cause_of_others(self._work)

@@ -349,7 +349,7 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors add a BOM
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error
     for name, table in content.items():
         if not isinstance(table, dict):

@@ -93,7 +93,7 @@ def _understand(options: list[inspect.Type], given: Given) -> tuple[Any, bool]:
         return text, True
     try:
         return msgspec.json.decode(text), False
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise SettingsError(f"{given.source}: expected JSON: {error}") from error
 
 

@@ -38,6 +38,7 @@ from patchbay.progress import OK, STUCK, Verdict
 from patchbay.restarts import Restarts
 from patchbay.services import DOMAIN, Service, resolve
 from patchbay.settings import Config
+from patchbay.state import open_state
 from patchbay.systemd import READY, STOPPING, WATCHDOG, Notifier
 from patchbay.tasks import Tasks
 from patchbay.topics import Topics
@@ -197,7 +198,8 @@ class Unit:
         """Run the role to its end. True if it ended because it was told to, and well."""
         async with self.tasks:
             try:
-                self._make_state_dir()
+                open_state(Path(self.config.runtime.state_dir).resolve())
+                open_state(self.state_dir)
                 self.clock.start()
                 self.spawn(self.clock.watch(), "clock")
                 restarts = Restarts(self.state_dir / "restarts")
@@ -225,14 +227,6 @@ class Unit:
         self.stop.set()
 
     # Details
-
-    def _make_state_dir(self) -> None:
-        try:
-            self.state_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                f"[runtime] state_dir: {self.state_dir}: {error.strerror or error}"
-            ) from error
 
     async def _run_role(self) -> None:
         run = resolve(self.service.function(self.role))

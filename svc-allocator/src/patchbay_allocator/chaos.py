@@ -18,7 +18,7 @@ from patchbay_allocator.settings import DEMO_PORTS, AllocatorSettings
 from patchbay_allocator.wire.intake import Job, encode
 
 CLIENT = "chaos"
-INTERVAL_S = 0.5
+INTERVAL_S = 1.5
 MIXING_S = 0.02
 END_S = 15.0
 """Longer than any fault."""

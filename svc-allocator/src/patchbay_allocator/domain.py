@@ -29,6 +29,7 @@ from patchbay.messages import (
     now,
     parse_time,
 )
+from patchbay.progress import Ticks
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -114,6 +115,7 @@ class AllocatorDomain:
             self.look,
             group,
         )
+        self._ticks = Ticks(bus.progress, "dispatch", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._working: asyncio.Task[None] | None = None
         self._stopping = False
@@ -272,12 +274,15 @@ class AllocatorDomain:
                     self._log.info("jobs taken over", count=count)
                     self.board.want()
                 pause_s, failed = self._pause_first_s, ""
+                self._ticks.good()
             except Unavailable as error:
+                self._ticks.failed(error)
                 looked_at = -1e9
                 self._log.warning("time stands still", why=str(error), next_try_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, self._pause_max_s)
             except Exception as error:  # the outermost loop of this task
+                self._ticks.failed(error)
                 if failed != repr(error):
                     self._log.error("dispatching failed", exc_info=error)
                 failed = repr(error)

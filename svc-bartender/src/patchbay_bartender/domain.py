@@ -33,6 +33,7 @@ from patchbay.messages import (
     now,
     rfc3339,
 )
+from patchbay.progress import Ticks
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Store
@@ -124,6 +125,7 @@ class BartenderDomain:
         """Runs that were ordered."""
         self._bar = settings.bar
         self._publisher: Publisher[Bar] = Publisher(bus, SERVICE)
+        self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._ticker: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
@@ -372,10 +374,13 @@ class BartenderDomain:
             await asyncio.sleep(TICK_S)
             try:
                 await self._tick()
+                self._ticks.good()
             except Unavailable as error:
+                self._ticks.failed(error)
                 self.watch.heard_again(self._time())  # else a run is given up that has ended well
                 self._log.warning("time stands still", why=str(error))
             except Exception as error:  # the outermost loop of this task
+                self._ticks.failed(error)
                 self._log.error("tick failed", exc_info=error)
 
     @property

@@ -72,8 +72,7 @@ class Announcer:
         if message.payload != b"online":
             self._time.edges.discard(instance)
             return
-        self._time.edges.add(instance)
-        self._time.tell_time(instance)
+        self._time.edge_came(instance)
         if message.retain:
             return
         self._greet_again = True

@@ -32,6 +32,7 @@ from patchbay.messages import (
     now,
     rfc3339,
 )
+from patchbay.progress import Ticks
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -113,6 +114,7 @@ class LockerDomain:
             bus, kept, settings, self.keep, self.time.ends, lambda: self.time.guard.mark
         )
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
+        self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}
         self._held_elsewhere: dict[str, int] = {}
@@ -156,6 +158,8 @@ class LockerDomain:
             for board in boards:
                 self._watch(board)
                 self.announcer.publish_all(board)
+            for edge in self.time.edges:  # after the boards' lists, which go by this time
+                self.time.tell_time(edge)
             self._publisher.flush(boards)
 
     async def _prepare(self) -> None:
@@ -311,9 +315,12 @@ class LockerDomain:
             await asyncio.sleep(period_s)
             try:
                 await self._tick()
+                self._ticks.good()
             except Unavailable as error:
+                self._ticks.failed(error)
                 self._log.warning("periodic tick skipped: store unavailable", error=str(error))
             except Exception as error:  # the outermost loop of this task
+                self._ticks.failed(error)
                 self._log.error("tick failed", exc_info=error)
             if (clock := asyncio.get_running_loop().time()) >= states_at:
                 states_at = clock + self.settings.state_interval_s

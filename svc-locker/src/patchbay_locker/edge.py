@@ -29,8 +29,9 @@ from patchbay_locker.settings import LockerSettings
 from patchbay_locker.wire import Decoder, Request, WireError, encode
 
 DOMAIN_PREFIX = f"{SERVICE}-domain"
-TIME_WAIT_S = 2.0
-"""So long after its start an edge that has never learned the domain's time holds answers back."""
+TIME_WAIT_S = 5.0
+"""So long after its first connect an edge that does not know the domain's time holds answers back:
+a domain that is there tells it within milliseconds, on a busy machine within seconds."""
 
 FULL_POLL_S = 0.2
 """How often a full outbox is looked at: the domain empties it by hundreds in that time."""
@@ -83,8 +84,8 @@ class LockerEdge:
         self._unanswered: dict[str, tuple[BoardSession, Request]] = {}
         self._loop = asyncio.get_running_loop()
         self._timeless: list[list[tuple[BoardSession, Request]]] = []
-        self._time_by = self._loop.time() + TIME_WAIT_S
-        self._loop.call_later(TIME_WAIT_S, self._answer_timeless)
+        self._time_by: float | None = None
+        bus.on_connect(self._connected)
         outbox.on_time = self._answer_timeless
         self._log = structlog.get_logger("edge").bind(instance=bus.client_id)
         bus.listen(bus.topics.desired(SERVICE, "+"), self._desired)
@@ -236,8 +237,13 @@ class LockerEdge:
         return (
             not self.outbox.domain_time.known
             and self.bus.connected
-            and self._loop.time() < self._time_by
+            and (self._time_by is None or self._loop.time() < self._time_by)
         )
+
+    async def _connected(self) -> None:
+        if self._time_by is None:
+            self._time_by = self._loop.time() + TIME_WAIT_S
+            self._loop.call_later(TIME_WAIT_S, self._answer_timeless)
 
     def _answer_timeless(self) -> None:
         self._time_by = 0.0

@@ -148,7 +148,7 @@ class Memory:
         """
         if board.last is not None and board.last.send == send:
             board.last = board.last.with_answer()
-            self._outbox.note_later(f"last/{board.device}", board.last.to_bytes())
+            self._outbox.note_later(f"last/{board.device}", board.last.to_bytes)
 
     def leave(self, board: BoardMemory, connection: int) -> None:
         """A new boot begins: remember the one before, whose reports came on this connection."""

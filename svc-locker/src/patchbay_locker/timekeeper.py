@@ -22,6 +22,9 @@ from patchbay_locker.messages import ALL, SERVICE, Alarm
 from patchbay_locker.rules import Board, Rental, SaveRental
 from patchbay_locker.store import LockerStore
 
+MAX_EDGES = 1_000
+"""Edges that are remembered: whoever may say that he is one could go on inventing them."""
+
 UNSURE = "the clock of this machine is not synchronized: no rental from before its start ends yet"
 
 Keep = Callable[[Iterable[Aggregate[Board]]], Awaitable[None]]
@@ -110,6 +113,13 @@ class Timekeeper:
             self.listening_since = now() + step
             for edge in self.edges:
                 self.tell_time(edge, step)
+
+    def edge_came(self, edge: str) -> None:
+        """An edge is online: it is told the time, unless that would end codes that we hold."""
+        if len(self.edges) < MAX_EDGES:
+            self.edges.add(edge)
+        if self._settled:
+            self.tell_time(edge)
 
     def tell_time(self, edge: str, step: timedelta = timedelta()) -> None:
         """Tell an edge what time it is, in an acknowledgement that acknowledges nothing."""

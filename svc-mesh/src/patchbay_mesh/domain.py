@@ -25,6 +25,7 @@ from patchbay.errors import Unavailable
 from patchbay.forms import DataReader, carries_nothing
 from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
 from patchbay.messages import Event, capture_time, event_type, new_event, new_id, now, rfc3339
+from patchbay.progress import Ticks
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -127,6 +128,7 @@ class MeshDomain:
         self.desk = Desk(bus, kept, self.recent, settings, self.keep)
         self._announcer = Announcer(bus)
         self._publisher: Publisher[Node] = Publisher(bus, SERVICE)
+        self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._clock = clock or asyncio.get_running_loop().time
         self._heard_at: dict[str, float] = {}
@@ -301,9 +303,12 @@ class MeshDomain:
                 if (clock := asyncio.get_running_loop().time()) >= states_at:
                     states_at = clock + self.settings.state_interval_s
                     await self._publish_states()
+                self._ticks.good()
             except Unavailable as error:
+                self._ticks.failed(error)
                 self._log.warning("periodic tick skipped: store unavailable", why=str(error))
             except Exception as error:  # the outermost loop of this task
+                self._ticks.failed(error)
                 self._log.error("tick failed", exc_info=error)
 
     async def _publish_states(self) -> None:

@@ -43,9 +43,9 @@ class Tally:
         }
 
     @property
-    def complete(self) -> bool:
-        """Nothing that more time could bring is missing."""
-        return not (self.lost or self.miscounted)
+    def missing(self) -> int:
+        """How much there is that more time could bring or put right."""
+        return len(self.lost) + len(self.miscounted)
 
     @property
     def clean(self) -> bool:

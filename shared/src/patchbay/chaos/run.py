@@ -30,8 +30,8 @@ START_S: Final = 120.0
 """All units have to be online by then."""
 
 SETTLE_S: Final = 120.0
-"""By then everything that was accepted has to be in the store: retransmissions wait for up to a
-minute."""
+"""What was accepted and is missing has so long to come, each time that some of it has come:
+retransmissions wait for up to a minute, and a long queue takes its time."""
 
 LATE_S: Final = 10.0
 """For so long after the last fault the devices look whether something still acts late."""
@@ -196,17 +196,20 @@ class Run:
 
     async def _reckon(self, store: Store) -> None:
         """Look until all is right, or has been wrong for too long."""
-        healed = time.monotonic()
+        healed = progress = time.monotonic()
+        missing = -1
         while True:
             await asyncio.sleep(1.0)
             waited = time.monotonic() - healed
             with contextlib.suppress(Unavailable):
                 self.tallies = {name: await load.tally(store) for name, load in self._loads.items()}
                 settled = not any(self._backlogs.values())
-                right = all(tally.complete for tally in self.tallies.values())
-                if settled and right and waited > min(LATE_S, self._seconds):
+                before, missing = missing, sum(one.missing for one in self.tallies.values())
+                if settled and not missing and waited > min(LATE_S, self._seconds):
                     return
-            if waited > SETTLE_S or self._enough:
+                if missing < before:
+                    progress = time.monotonic()
+            if time.monotonic() - progress > SETTLE_S or self._enough:
                 waiting = {name: rows for name, rows in self._backlogs.items() if rows}
                 self.log(f"not settled after {waited:.0f} s; outboxes that wait: {waiting or 0}")
                 if not self.tallies:

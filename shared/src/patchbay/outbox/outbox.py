@@ -22,7 +22,8 @@ from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import event_type, rfc3339
 from patchbay.outbox.journal import Journal, Row
-from patchbay.outbox.ranges import RangeSender
+from patchbay.outbox.ranges import RangeSender, first_of
+from patchbay.outbox.salvage import losses
 from patchbay.outbox.sender import WINDOW, Sender
 from patchbay.progress import DISK
 
@@ -41,6 +42,9 @@ FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
 
 DISK_RETRY_S = 1.0
+
+BUSY_POLL_S = 0.2
+"""How often an edge that has met damage while it was busy looks whether it may stop."""
 
 TIME_NOTE = "clock/domain"
 """The note that keeps how far the domain service's time is from ours."""
@@ -105,7 +109,7 @@ class Outbox:
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
         self._journal = Journal(path, synchronous)
-        self._journal.on_damage = bus.fail
+        self._journal.on_damage = self._stop_when_idle
         self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
         self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
@@ -119,7 +123,7 @@ class Outbox:
         self._rows: list[Row] = []
         self._bytes = 0
         self._notes: dict[str, bytes | None] = {}
-        self._later: dict[str, bytes] = {}
+        self._later: dict[str, Callable[[], bytes]] = {}
         self._done: list[Done] = []
         self._turn_scheduled = False
         self._committed_at = 0.0
@@ -165,18 +169,8 @@ class Outbox:
         return self._sender.epoch
 
     def losses(self) -> dict[str, int]:
-        """Numbers for the unit's info of what damage has cost; empty while there was none.
-
-        How many events are missing cannot be told where they are acknowledged in any order.
-        """
-        found: dict[str, int] = {}
-        saved = self._journal.salvaged
-        if saved is not None:
-            found |= {"outbox_events_salvaged": saved.events, "outbox_notes_salvaged": saved.notes}
-            if self._in_order:
-                found["outbox_events_missing"] = saved.missing
-        if aside := self._journal.set_aside:
-            found["outbox_files_set_aside"] = aside
+        """Numbers for the unit's info of what damage has cost; empty while there was none."""
+        found = losses(self._journal.salvaged, self._journal.set_aside, in_order=self._in_order)
         if self.unreadable_notes:
             found["outbox_notes_unreadable"] = self.unreadable_notes
         return found
@@ -244,9 +238,9 @@ class Outbox:
         self._notes[name] = value
         self._schedule()
 
-    def note_later(self, name: str, value: bytes) -> None:
+    def note_later(self, name: str, value: Callable[[], bytes]) -> None:
         """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
-        the unit stops. A kill before that loses it."""
+        the unit stops, what ``value`` returns is noted. A kill before that loses it."""
         self._later[name] = value
         self._forget_soon()
 
@@ -334,6 +328,13 @@ class Outbox:
         else:
             self._no_room(error, rows)
 
+    def _stop_when_idle(self, why: str) -> None:
+        """The file is damaged: stop the unit, but not while a pump is on."""
+        if self._busy():
+            asyncio.get_running_loop().call_later(BUSY_POLL_S, self._stop_when_idle, why)
+        else:
+            self._bus.fail(why)
+
     def _no_room(self, error: Exception, rows: list[Row]) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
         in the room that was kept for this."""
@@ -357,7 +358,7 @@ class Outbox:
         if self._disk_ok:
             return acked, ranges
         acked = min(acked, self._journal.acked + FORGET_ON_A_FULL_DISK)
-        return acked, _first(ranges, FORGET_ON_A_FULL_DISK)
+        return acked, first_of(ranges, FORGET_ON_A_FULL_DISK)
 
     def _regain(self, *, wrote: bool) -> None:
         """A commit on a disk that was full. It has room when the reserve can be held again, and it
@@ -410,16 +411,5 @@ class Outbox:
 
     def _note_what_waits(self) -> None:
         later, self._later = self._later, {}
-        self._notes = {**later, **self._notes}
-
-
-def _first(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
-    """The first of these rows, so many at most."""
-    found: list[tuple[int, int]] = []
-    for first, last in ranges:
-        if limit <= 0:
-            break
-        last = min(last, first + limit - 1)
-        found.append((first, last))
-        limit -= last - first + 1
-    return found
+        for name, value in later.items():
+            self._notes.setdefault(name, value())

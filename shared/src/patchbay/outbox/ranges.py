@@ -141,7 +141,7 @@ class RangeSender(Sender):
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
-        self._heard_at = self._loop_time()
+        self._hear()
         try:
             ack = decode(self._ranges, message.payload)
         except msgspec.DecodeError as error:
@@ -222,4 +222,16 @@ def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
             first = found[-1][1] + 1
         if first <= last:
             found.append((first, last))
+    return found
+
+
+def first_of(ranges: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+    """The first of these rows, so many at most."""
+    found: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if limit <= 0:
+            break
+        last = min(last, first + limit - 1)
+        found.append((first, last))
+        limit -= last - first + 1
     return found

@@ -49,6 +49,19 @@ class Salvage(NamedTuple):
     notes: int
 
 
+def losses(saved: Salvage | None, aside: int, *, in_order: bool) -> dict[str, int]:
+    """Numbers of what damage has cost, for a unit's info; empty while there was none.
+
+    How many events are missing cannot be told where they are acknowledged in any order.
+    """
+    found = {"outbox_files_set_aside": aside} if aside else {}
+    if saved is not None:
+        found |= {"outbox_events_salvaged": saved.events, "outbox_notes_salvaged": saved.notes}
+        if in_order:
+            found["outbox_events_missing"] = saved.missing
+    return found
+
+
 def mark_damaged(path: Path, why: str) -> None:
     """Leave word that the file is to be salvaged, however well it looks at the next start."""
     with contextlib.suppress(OSError):

@@ -48,6 +48,13 @@ BATCH_BYTES = 131_072
 LOOK_S = 1.0
 """How often the sender looks whether its patience is over."""
 
+USELESS_S = 10.0
+"""Acknowledgements that have not helped for so long show that the cause is here; one that is only
+repeated after the last that helped does not."""
+
+SILENCE_S = 90.0
+"""A domain service that is there answers sooner: all is sent again after 60 s at most."""
+
 NO_SUBSCRIBER_PAUSE_S = 0.25
 NO_SUBSCRIBER_PAUSE_MAX_S = 5.0
 
@@ -254,11 +261,21 @@ class Sender:
         that helps, is not it: then we are, or our file is."""
         if not self._bus.connected:
             return BROKER
-        return "" if self._heard_at > self._progressed_at else DOMAIN
+        useless_s = self._heard_at - self._progressed_at
+        silent_s = self._loop_time() - self._heard_at
+        return "" if useless_s > USELESS_S and silent_s < useless_s else DOMAIN
+
+    def _hear(self) -> None:
+        """The domain service has acknowledged something. One that comes back after a silence has
+        not been useless before."""
+        now = self._loop_time()
+        if now - self._heard_at > SILENCE_S:
+            self._progressed_at = now
+        self._heard_at = now
 
     def _acknowledged(self, message: Message) -> None:
         message.ack()
-        self._heard_at = self._loop_time()
+        self._hear()
         try:
             ack = decode(self._decoder, message.payload)
         except msgspec.DecodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -253,7 +254,10 @@ def _client(settings: StoreSettings, uri: str) -> AsyncMongoClient[Document]:
             **_credentials(settings),
         )
     except (PyMongoError, ValueError, TypeError, OSError) as error:
-        raise SettingsError(f"[store] uri: {error}") from error
+        why = str(error)
+        if "@" in uri:  # a part that is repeated may be one of the password
+            why = re.sub(r"""(["']).*\1""", "...", why)
+        raise SettingsError(f"[store] uri: {why}") from None
 
 
 def _credentials(settings: StoreSettings) -> dict[str, Any]:

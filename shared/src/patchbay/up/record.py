@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -15,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from patchbay.durable import write_whole
-from patchbay.errors import SettingsError, Unavailable
+from patchbay.errors import Unavailable
+from patchbay.state import open_state, unusable
 
 _LOCK = "up.lock"
 _RECORD = "up.json"
@@ -53,12 +55,12 @@ class Claim:
 
     def __enter__(self) -> Claim:
         """Raises Unavailable if another `up` has it; the text names its pid. Raises SettingsError
-        if the directory cannot be written to."""
+        if the directory cannot be written to, or a newer version has written it."""
+        open_state(self._state)
         try:
-            self._state.mkdir(parents=True, exist_ok=True)
             lock = (self._state / _LOCK).open("a+")
         except OSError as error:
-            raise state_dir_error(self._state, error) from error
+            raise unusable(self._state, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,7 +77,7 @@ class Claim:
             lock.write(f"{os.getpid()}\n")
             lock.flush()
         except OSError as error:  # the disk is full
-            raise state_dir_error(self._state, error) from error
+            raise unusable(self._state, error) from error
         return self
 
     def write(self, record: Record) -> None:
@@ -83,15 +85,11 @@ class Claim:
         write_whole(self._state / _RECORD, msgspec.json.encode(record))
 
     def __exit__(self, *_: object) -> None:
-        (self._state / _RECORD).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self._state / _RECORD).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def state_dir_error(state: Path, error: OSError) -> SettingsError:
-    """What to tell the person who chose a state directory that cannot be written to."""
-    return SettingsError(f"[runtime] state_dir: {error.filename or state}: {error.strerror}")
 
 
 def running(state: Path) -> Record | None:

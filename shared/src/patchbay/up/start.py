@@ -32,6 +32,7 @@ from patchbay.errors import PatchbayError, Unavailable
 from patchbay.messages import now
 from patchbay.parent import adopt_orphans
 from patchbay.settings import Config
+from patchbay.state import unusable
 from patchbay.store import Store
 from patchbay.tasks import Tasks
 from patchbay.topics import Topics
@@ -40,7 +41,7 @@ from patchbay.up.caretaker import Caretaker, Probe
 from patchbay.up.plan import BROKER, STORE, Plan
 from patchbay.up.ports import accepts, need_free
 from patchbay.up.progress import Progress
-from patchbay.up.record import Claim, Record, UnitRecord, state_dir_error
+from patchbay.up.record import Claim, Record, UnitRecord
 from patchbay.up.roster import ONLINE, Roster
 
 READY: Final = "patchbay ready"
@@ -77,6 +78,7 @@ def run(
     another `up` has this state directory; later if a program dies again and again.
     """
     state = state.resolve()
+    Store(config.store, config.store_uri)  # an invalid URI is found before anything starts
     if any(program.name == BROKER for program in plan.infrastructure):
         broker.binary()
     with Claim(state) as claim:
@@ -100,7 +102,7 @@ def run(
             (state / "supervisord.conf").write_text(supervisor.render(plan, state, socket))
             claim.write(record)
         except OSError as error:
-            raise state_dir_error(state, error) from error
+            raise unusable(state, error) from error
         log.configure("error")
         return asyncio.run(_System(plan, config, state, socket, claim, record).run(environ))
 
