@@ -378,7 +378,7 @@ class BartenderDomain:
             except Unavailable as error:
                 self._ticks.failed(error)
                 self.watch.heard_again(self._time())  # else a run is given up that has ended well
-                self._log.warning("time stands still", why=str(error))
+                self._log.warning("periodic tick skipped: store unavailable", why=str(error))
             except Exception as error:  # the outermost loop of this task
                 self._ticks.failed(error)
                 self._log.error("tick failed", exc_info=error)

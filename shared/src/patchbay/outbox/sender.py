@@ -248,7 +248,7 @@ class Sender:
         """A PUBACK: with no subscriber yet, or refused, the broker has dropped the message."""
         if code is None or code == 0 or self._pausing is not None:
             return
-        self._log.info("nobody takes our events yet", code=code, next_try_s=self._pause_s)
+        self._log.info("no subscriber yet, retrying", code=code, next_try_s=self._pause_s)
         self._pausing = asyncio.get_running_loop().call_later(self._pause_s, self._resume)
         self._pause_s = min(self._pause_s * 2, NO_SUBSCRIBER_PAUSE_MAX_S)
 
