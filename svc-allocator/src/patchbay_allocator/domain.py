@@ -278,7 +278,9 @@ class AllocatorDomain:
             except Unavailable as error:
                 self._ticks.failed(error)
                 looked_at = -1e9
-                self._log.warning("periodic work skipped: store unavailable", why=str(error), next_try_s=pause_s)
+                self._log.warning(
+                    "periodic work skipped: store unavailable", why=str(error), next_try_s=pause_s
+                )
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, self._pause_max_s)
             except Exception as error:  # the outermost loop of this task
