@@ -135,8 +135,13 @@ class TinyDomain:
                 )
                 counter.publish(id, Outgoing(said.device, "counted", counted))
                 changed[counter.id] = counter
-            await self.store.insert_new(FACTS, facts)
-            await self.counters.save(changed.values())
+            try:
+                await self.store.insert_new(FACTS, facts)
+                await self.counters.save(changed.values())
+            except BaseException:
+                # They have taken in what is not stored: else it would count as known next time.
+                self.counters.doubt(changed)
+                raise
             self.publisher.flush(changed.values())
 
 

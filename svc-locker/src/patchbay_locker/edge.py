@@ -161,16 +161,16 @@ class LockerEdge:
     def _move(self, board: BoardMemory, session: BoardSession, request: Request) -> None:
         """A board's report comes on another connection than its last one."""
         number, prior, last = session.number, board.prior, board.last
-        returned = (
-            prior is not None
-            and last is not None
-            and not request.reset
-            and (number == board.prior_on or continues(prior, last, request))
-        )
-        if returned:
+        came_back = goes_on = False
+        if prior is not None and last is not None and not request.reset:
+            came_back = number == board.prior_on
+            goes_on = continues(prior, last, request)
+        # Numbers alone may fit by chance, since a board that has rebooted counts from 1 again: they
+        # count only when other reports have shown that there are two boards.
+        if came_back or (goes_on and self._two(board)):
             self.memory.swap(board, board.peers.last)
         address = session.peer.address
-        board.peers.moved(number, address, self._loop.time(), returned=returned)
+        board.peers.moved(number, address, self._loop.time(), returned=came_back or goes_on)
 
     def _two(self, board: BoardMemory) -> list[str]:
         return board.peers.two(self._loop.time())

@@ -143,12 +143,11 @@ def judge(last: Last | None, report: Numbered, now_s: int, *, came_back: bool = 
 def continues(before: Last, last: Last, report: Numbered) -> bool:
     """Does a report go on with the boot before this one, and not with this one? A board does so
     once at most, with a packet that was late; two boards with one ID do so in turn."""
+    if 0 < report.send - last.send <= LATE_WINDOW:
+        return False
     if report.send == before.send:
         return report.digest == before.digest
-    return (
-        0 < report.send - before.send <= LATE_WINDOW
-        and not 0 < report.send - last.send <= LATE_WINDOW
-    )
+    return 0 < report.send - before.send <= LATE_WINDOW
 
 
 def key(board: str, boot: int, send: int, late_digest: bytes | None = None) -> str:
