@@ -14,6 +14,7 @@ from patchbay.bus import Bus, Message
 from patchbay.messages import Ack, AckRanges, decode_events, encode, ranges_of
 from patchbay.outbox import Outbox, OutboxFull
 from patchbay.outbox import outbox as outbox_module
+from patchbay.outbox.ranges import first_of
 from patchbay.testing import MakeBus, until
 
 INSTANCE = "tiny-edge-1"
@@ -118,8 +119,7 @@ async def _take(outbox: Outbox, count: int) -> bool:
 
 
 def test_a_full_disk_forgets_a_little_at_a_time() -> None:
-    first = outbox_module._first
-    assert first([(1, 5), (7, 7), (9, 20)], 8) == [(1, 5), (7, 7), (9, 10)]
-    assert first([(1, 5)], 5) == [(1, 5)]
-    assert first([(1, 9)], 5) == [(1, 5)]
-    assert first([], 5) == []
+    assert first_of([(1, 5), (7, 7), (9, 20)], 8) == [(1, 5), (7, 7), (9, 10)]
+    assert first_of([(1, 5)], 5) == [(1, 5)]
+    assert first_of([(1, 9)], 5) == [(1, 5)]
+    assert first_of([], 5) == []
