@@ -108,7 +108,7 @@ def fill(disk: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("full_s", "services"),
     [
-        (20, "allocator,lantern,locker"),
+        (10, "allocator,lantern,locker"),
         pytest.param(120, "allocator,bartender,lantern,locker,mesh", marks=pytest.mark.long),
     ],
 )

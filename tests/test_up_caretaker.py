@@ -58,6 +58,7 @@ def test_a_frozen_store_or_broker_is_seen_and_started_again(system: System, name
     assert system.end() == 0
 
 
+@pytest.mark.long
 def test_a_store_that_works_is_left_alone(system: System) -> None:
     system.start(QUICK)
     before = system.pids()
