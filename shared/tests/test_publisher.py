@@ -186,3 +186,24 @@ async def test_more_events_than_one_turn_takes_are_all_published_in_order(
     domain.publisher.flush([counter])
     await until(lambda: not counter.outgoing)
     await until(lambda: ears.ids == [f"d1/{number}" for number in range(1, 121)])
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+async def test_what_a_document_holds_that_was_read_again_is_published_and_forgotten(
+    make_bus: MakeBus, store: Store, ears: Ears, in_flight: bool
+) -> None:
+    domain = Domain(make_bus("tiny-domain-1"), store)
+    domain.publisher.follow(domain.counters)
+    domain.bus.start()
+    await domain.bus.wait_connected(5)
+    counter = await domain.decide("d1", "counted")
+    if in_flight:
+        domain.publisher.flush([counter])
+    domain.counters.doubt(["d1"])  # as after a save that failed
+    async with domain.counters.lock:
+        await domain.counters.load()
+    again = domain.counters.get("d1")
+    assert again is not None
+    assert again is not counter
+    await until(lambda: ears.ids and not again.outgoing)
+    assert set(ears.ids) == {"d1/1"}

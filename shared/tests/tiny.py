@@ -100,6 +100,7 @@ class TinyDomain:
         self.store = store
         self.counters = Aggregates(store, COUNTERS, Counter)
         self.publisher: Publisher[Counter] = Publisher(bus, SERVICE)
+        self.publisher.follow(self.counters)
         self.inbox = Inbox(bus, store, StoreSettings(), SERVICE, ["said"], self.apply)
         bus.on_connect(self.connected)
 

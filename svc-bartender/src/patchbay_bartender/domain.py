@@ -125,6 +125,7 @@ class BartenderDomain:
         """Runs that were ordered."""
         self._bar = settings.bar
         self._publisher: Publisher[Bar] = Publisher(bus, SERVICE)
+        self._publisher.follow(self.kept.bars)
         self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._ticker: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None

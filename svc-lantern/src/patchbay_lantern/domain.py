@@ -93,6 +93,7 @@ class LanternDomain:
         self._settings = settings
         self._registry = registry
         self._publisher: Publisher[Lanterns] = Publisher(bus, SERVICE)
+        self._publisher.follow(self.kept.documents)
         self._unsettled = asyncio.Event()
         """A save may have landed though it looked failed."""
         self._in_time_s = settings.answer_s * IN_TIME

@@ -114,6 +114,7 @@ class LockerDomain:
             bus, kept, settings, self.keep, self.time.ends, lambda: self.time.guard.mark
         )
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
+        self._publisher.follow(self.kept.boards)
         self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._due: dict[str, datetime | None] = {}

@@ -128,6 +128,7 @@ class MeshDomain:
         self.desk = Desk(bus, kept, self.recent, settings, self.keep)
         self._announcer = Announcer(bus)
         self._publisher: Publisher[Node] = Publisher(bus, SERVICE)
+        self._publisher.follow(self.kept.nodes)
         self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._clock = clock or asyncio.get_running_loop().time

@@ -139,6 +139,8 @@ class Aggregates(Generic[T]):
         self.faults: dict[str, str] = {}
         """Documents that are set aside, by id, and what is wrong with each."""
         self.report: Report | None = None
+        self.reloaded: Callable[[Iterable[Aggregate[T]]], None] | None = None
+        """Told of documents that were read again: what they hold may not be in flight."""
         """Hears of each document that cannot be read, whenever it is read."""
         self.repaired: list[Aggregate[T]] = []
         """Documents that can be read again, until somebody has published what they are."""
@@ -205,8 +207,11 @@ class Aggregates(Generic[T]):
             for id in stale:
                 self._known.pop(id, None)
                 self.faults.pop(id, None)
-            self._known.update(await self._read(found))
+            again = await self._read(found)
+            self._known.update(again)
             self._stale.clear()
+            if self.reloaded is not None:
+                self.reloaded(again.values())
             return True
         return changed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import structlog
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from patchbay.bus import Bus
 from patchbay.errors import Unavailable
-from patchbay.inbox.aggregates import Aggregate
+from patchbay.inbox.aggregates import Aggregate, Aggregates
 
 T = TypeVar("T", bound=Struct)
 
@@ -35,7 +35,14 @@ class Publisher(Generic[T]):
         self._due: deque[tuple[Aggregate[T], str]] = deque()
         self._under_way: set[str] = set()
         self._turn: asyncio.Handle | None = None
+        self._find: Callable[[str], Aggregate[T] | None] = lambda _id: None
         self._log = structlog.get_logger("publisher").bind(service=service)
+
+    def follow(self, aggregates: Aggregates[T]) -> None:
+        """Publish also what documents hold that were read again after a save that failed: without
+        another change nothing else would before the next connect."""
+        self._find = aggregates.get
+        aggregates.reloaded = self.flush
 
     def flush(self, aggregates: Iterable[Aggregate[T]]) -> None:
         """Publish, in the turns that follow, what these saved aggregates hold now.
@@ -68,6 +75,7 @@ class Publisher(Generic[T]):
 
     def _publish(self, aggregate: Aggregate[T], id: str) -> None:
         """Raises Unavailable."""
+        aggregate = self._current(aggregate)
         outgoing = aggregate.outgoing.get(id)
         if outgoing is None:
             self._under_way.discard(id)
@@ -80,7 +88,7 @@ class Publisher(Generic[T]):
                 return
             self._under_way.discard(id)
             if code is not None:
-                aggregate.published(id)
+                self._current(aggregate).published(id)
 
         try:
             self._bus.post(topic, outgoing.event, on_ack=settled)
@@ -88,6 +96,10 @@ class Publisher(Generic[T]):
             raise
         except Exception as error:  # the others must not wait for one that cannot be published
             self._set_aside(aggregate, id, topic, str(error))
+
+    def _current(self, aggregate: Aggregate[T]) -> Aggregate[T]:
+        """What this one is now: it may have been read again meanwhile."""
+        return self._find(aggregate.id) or aggregate
 
     def _set_aside(self, aggregate: Aggregate[T], id: str, topic: str, why: str) -> None:
         """Forget an event that the broker never takes, once its dead letter is stored."""
@@ -97,7 +109,7 @@ class Publisher(Generic[T]):
         async def store() -> None:
             try:
                 await self._bus.set_aside(self._service, why, event, topic=topic, id=f"event:{id}")
-                aggregate.published(id)
+                self._current(aggregate).published(id)
             except Unavailable:
                 pass  # it is published again after the next connect, and refused again
             finally:
