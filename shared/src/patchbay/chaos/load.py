@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Surroundings(NamedTuple):
     """The process that runs a unit now."""
 
 
-class Load:
+class Load(ABC):
     """The devices of one service. A service names its own subclass in `Service.chaos`.
 
     ``settings``: what its units are given besides the usual, as ``ALLOCATOR__PORT`` -> text.
@@ -77,14 +78,14 @@ class Load:
         self.quiet = asyncio.Event()
         """Set when nothing new is to be requested."""
 
+    @abstractmethod
     async def run(self) -> None:
         """Make load until `quiet`, then stay connected until cancelled: devices that are told
         something late have to see it. Failures of ours are handled here, as a device does."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def tally(self, store: Store) -> Tally:
         """Compare the ledger with the store. Raises Unavailable."""
-        raise NotImplementedError
 
     async def pause(self, seconds: float) -> None:
         """Sleep about so long, or until `quiet`."""
