@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import serial
 import serial.rfc2217
+import structlog
 
 from patchbay.bus import Message
 from patchbay.messages import encode
@@ -211,6 +212,7 @@ async def test_a_root_that_vanishes_without_closing_its_connection_is_found(hous
 async def test_a_silent_root_is_reported_until_it_is_heard_again(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    structlog.reset_defaults()  # another test may have sent the log elsewhere
     house.replace(root_silence_s=0.2)
     await house.start()
     progress = Progress()
