@@ -45,7 +45,7 @@ LOCAL: Final = (TEMPLATES / "local.conf", COMMON)
 SECURE: Final = (TEMPLATES / "secure.conf", COMMON)
 
 _PLACES = "/usr/local/sbin:/usr/sbin:/sbin"
-_TRIAL_DEADLINE_S = 8.0  # one that loads for longer may never end, and what is lost comes again
+_TRIAL_DEADLINE_S = 8.0  # one that takes longer may never end; its owners publish what is lost
 _TRIALS = 2  # somebody may take the trial's port before mosquitto does
 _POLL_S = 0.01
 

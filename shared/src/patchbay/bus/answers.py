@@ -1,7 +1,7 @@
 """Answers, on topics that requesters have named.
 
 A broker may disconnect whoever publishes on a topic, or with a size, that it does not take. An
-answer goes where somebody else has said, so it must not cost us our connection again and again:
+answer goes where somebody else has said, so it must not cost us our connection repeatedly:
 the request would be redelivered after each reconnect, and be answered again.
 
     the topic is invalid by the strictest broker's rules      it is refused, nothing is published
