@@ -3,6 +3,10 @@
 All that one turn of the loop takes in is one commit, or all of two milliseconds on a busy edge;
 after it the edge's callbacks run and the answers go out. What is committed is never lost, whoever
 is killed.
+
+A commit runs in the loop while the disk is quick, and in a thread when it is slow (`Writer`). What
+comes meanwhile gathers for the next one. If a commit fails, what has gathered since fails with it:
+the edge has built it on what is not on disk.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,6 +30,7 @@ from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender, first_of
 from patchbay.outbox.salvage import losses
 from patchbay.outbox.sender import WINDOW, Sender
+from patchbay.outbox.writer import Writer
 from patchbay.progress import DISK
 
 T = TypeVar("T")
@@ -40,6 +46,9 @@ reports a second: 60 microseconds of a report instead of 115)."""
 
 FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
+
+ACTIVE_S = 0.005
+"""A device that was heard within so long may send again at any moment (see ``waited_for``)."""
 
 DISK_RETRY_S = 1.0
 
@@ -65,16 +74,31 @@ class OutboxFull(Unavailable):
     """The outbox has reached its bound, or its disk has: refuse the device in its own terms."""
 
 
+class _Group:
+    """What one commit takes: events, notes, and who waits for it."""
+
+    __slots__ = ("acked", "done", "notes", "ranges", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.notes: dict[str, bytes | None] = {}
+        self.done: list[Done] = []
+        self.acked = 0
+        self.ranges: list[tuple[int, int]] = []
+
+
 class Outbox:
     """Takes events in for one edge and sees to it that they arrive.
 
     ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
     event after the one before it; without, its replicas acknowledge what each has persisted.
-    ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come. ``form``: how
-    events are encoded, in the file and on the bus. ``sheds``: names of events of which the oldest
-    are given up when it is full, for an edge that cannot refuse its device; ``shed`` counts them.
-    ``busy``: while it says so, nothing is committed merely to forget what is acknowledged, for an
-    edge whose loop must not wait for a disk just then.
+    ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come.
+    ``waited_for``: devices wait for the commit, so it comes as soon as each device that was heard
+    within `ACTIVE_S` has something in it. ``threaded``: no commit may hold up the loop, however
+    quick the disk is. ``form``: how events are encoded, in the file and on the bus. ``sheds``:
+    names of events of which the oldest are given up when it is full, for an edge that cannot refuse
+    its device; ``shed`` counts them. ``busy``: while it says so, nothing is committed merely to
+    forget what is acknowledged, and damage does not stop the unit.
     Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
@@ -90,6 +114,8 @@ class Outbox:
         in_order: bool = True,
         gather_s: float = GATHER_S,
         gather_rows: int = GATHER_ROWS,
+        waited_for: bool = False,
+        threaded: bool = False,
         form: Form = JSON_FORM,
         sheds: Collection[str] = (),
         busy: Callable[[], bool] = lambda: False,
@@ -102,17 +128,23 @@ class Outbox:
         self._max_bytes = max_bytes
         self._gather_s = gather_s
         self._gather_rows = gather_rows
+        self._waited_for = waited_for
+        self._active: dict[str, float] = {}
         self._form = form
         self._busy = busy
         self._in_order = in_order
         self._sheds = {event_type(service, name) for name in sheds}
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
+        self._loop = asyncio.get_running_loop()
         self._journal = Journal(path, synchronous)
-        self._journal.on_damage = self._stop_when_idle
+        self._journal.on_damage = self._damaged
+        self._writer = Writer(threaded=threaded)
         self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
-        self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
+        self._sender = sender(
+            self._journal, bus, service, self._acknowledged_some, form, self._writer
+        )
         self._sender.on_time = self._learn_time
         self.on_time: Callable[[], None] | None = None
         """Called once when the domain service has told the time, or does not."""
@@ -120,11 +152,14 @@ class Outbox:
         self.domain_time = DomainTime(noted.get(""))
         """What time it is for the domain service: for capture times and deadlines."""
         self._next = self._journal.seq + 1
-        self._rows: list[Row] = []
+        self._group = _Group()
+        self._in_flight: _Group | None = None
         self._bytes = 0
-        self._notes: dict[str, bytes | None] = {}
+        self._oldest: str | None = None
         self._later: dict[str, Callable[[], bytes]] = {}
-        self._done: list[Done] = []
+        self.turn = 0
+        """The number of the commit that what is taken in now will be in: what an edge remembers
+        together with it, it undoes together if that fails (see `after_commit`)."""
         self._turn_scheduled = False
         self._committed_at = 0.0
         self._gathering: asyncio.TimerHandle | None = None
@@ -134,7 +169,6 @@ class Outbox:
         self._disk_ok = self._journal.hold_reserve()
         if not self._disk_ok:
             self._log.error("outbox full: no room on its disk")
-        self._loop = asyncio.get_running_loop()
         bus.backlogs.append(self)
         self._work = bus.progress.watch("outbox", lambda: self.waiting > 0, self._sender.cause)
         bus.progress.watch("outbox file", lambda: not self._disk_ok, lambda: DISK)
@@ -153,10 +187,16 @@ class Outbox:
         for timer in (self._forgetting, self._gathering):
             if timer is not None:
                 timer.cancel()
-        self._note_what_waits()
-        self._commit()
-        self._bus.backlogs.remove(self)
-        self._journal.close()
+        try:
+            await self._writer.idle()
+        finally:
+            self._writer.finish()
+            self._note_what_waits()
+            self._commit()
+            self._writer.finish()
+            self._bus.backlogs.remove(self)
+            self._writer.close()
+            self._journal.close()
 
     def now(self) -> str:
         """The domain service's time now, as far as it is known (RFC 3339): when an event that is
@@ -178,11 +218,18 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
-        return self._sender.waiting + len(self._rows)
+        return self._sender.waiting + self._uncommitted
+
+    @property
+    def _uncommitted(self) -> int:
+        in_flight = 0 if self._in_flight is None else len(self._in_flight.rows)
+        return in_flight + len(self._group.rows)
 
     def oldest(self) -> str | None:
         """The time (RFC 3339) of the oldest event in the file; None if there is none."""
-        return self._journal.oldest()
+        if not self._writer.busy:
+            self._oldest = self._journal.oldest()
+        return self._oldest
 
     @property
     def full(self) -> bool:
@@ -195,7 +242,7 @@ class Outbox:
 
     @property
     def _at_bound(self) -> bool:
-        return self._journal.rows + len(self._rows) >= self._max_rows or (
+        return self._journal.rows + self._uncommitted >= self._max_rows or (
             self._journal.bytes + self._bytes >= self._max_bytes
         )
 
@@ -217,7 +264,7 @@ class Outbox:
         body = self._form.encode(data)
         for text in (device, key, subject, time):
             text.encode()  # the file would refuse it, and with it all that this turn took in
-        self._rows.append(
+        self._group.rows.append(
             Row(
                 self._next,
                 key,
@@ -230,12 +277,22 @@ class Outbox:
         )
         self._bytes += len(body)
         self._next += 1
+        if self._waited_for:
+            self._is_active(device)
         self._schedule()
+
+    def _is_active(self, device: str) -> None:
+        now = self._loop.time()
+        active = self._active
+        active.pop(device, None)
+        active[device] = now
+        while active[first := next(iter(active))] < now - ACTIVE_S:
+            del active[first]
 
     def note(self, name: str, value: bytes | None) -> None:
         """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
         self._later.pop(name, None)
-        self._notes[name] = value
+        self._group.notes[name] = value
         self._schedule()
 
     def note_later(self, name: str, value: Callable[[], bytes]) -> None:
@@ -264,8 +321,11 @@ class Outbox:
         return found
 
     def after_commit(self, done: Done) -> None:
-        """Call ``done`` when this turn's commit is on disk, or has failed."""
-        self._done.append(done)
+        """Call ``done`` when this turn's commit is on disk, or has failed.
+
+        When commits fail, those of the latest turn are called first: memory is undone backwards.
+        """
+        self._group.done.append(done)
         self._schedule()
 
     def _learn_time(self, time_s: float) -> None:
@@ -285,48 +345,79 @@ class Outbox:
     def _end_turn(self) -> None:
         """Commit what this turn took in, or let a little more gather when commits are frequent."""
         self._turn_scheduled = False
+        rows = len(self._group.rows)
+        enough = (
+            min(self._gather_rows, len(self._active)) if self._waited_for else self._gather_rows
+        )
         wait_s = self._committed_at + self._gather_s - self._loop.time()
-        if wait_s <= 0 or len(self._rows) >= self._gather_rows:
+        if wait_s <= 0 or rows >= enough:
             self._commit()
         elif self._gathering is None:
             self._gathering = self._loop.call_later(wait_s, self._commit)
 
     def _commit(self) -> None:
+        """Commit what has gathered; while a commit is in progress, its end does that."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        rows, self._rows, self._bytes = self._rows, [], 0
-        notes, self._notes = self._notes, {}
-        done, self._done = self._done, []
-        ok = True
-        acked, ranges = self._acknowledged()
-        if rows or notes or ranges or acked > self._journal.acked:
-            try:
-                self._journal.commit(rows, notes.items(), acked, ranges)
-            except (sqlite3.Error, ValueError) as error:
-                ok = False
-                self._next = self._journal.seq + 1
-                self._not_written(error, rows)
-            else:
-                self._sender.forgotten(ranges)
-                if not self._disk_ok:
-                    self._regain(wrote=bool(rows))
-        self._committed_at = self._loop.time()
-        for callback in done:
-            try:
-                callback(ok)
-            except Exception as error:  # one device's answer must not keep others from theirs
-                self._log.error("answer failed", exc_info=error)
-        if ok and rows:
-            self._sender.committed(rows)
+        if self._in_flight is not None:
+            return
+        group = self._in_flight = self._take_group()
+        group.acked, group.ranges = self._acknowledged()
+        if group.rows or group.notes or group.ranges or group.acked > self._journal.acked:
+            self._writer.run(partial(self._write, group), partial(self._written, group))
+        else:
+            self._settle([group], ok=True)
 
-    def _not_written(self, error: Exception, rows: list[Row]) -> None:
+    def _take_group(self) -> _Group:
+        group, self._group = self._group, _Group()
+        self._bytes = 0
+        self.turn += 1
+        return group
+
+    def _write(self, group: _Group) -> None:
+        self._journal.commit(group.rows, group.notes.items(), group.acked, group.ranges)
+
+    def _written(self, group: _Group, error: Exception | None) -> None:
+        if error is None:
+            self._sender.forgotten(group.ranges)
+            if not self._disk_ok:
+                self._regain(wrote=bool(group.rows))
+            self._settle([group], ok=True)
+            if group.rows:
+                self._sender.committed(group.rows)
+        elif isinstance(error, (sqlite3.Error, ValueError)):
+            later = self._take_group()
+            self._next = self._journal.seq + 1
+            self._not_written(error, len(group.rows) + len(later.rows))
+            self._settle([later, group], ok=False)
+        else:
+            raise error
+
+    def _settle(self, groups: list[_Group], *, ok: bool) -> None:
+        """The commit has ended: call those who wait for it, and begin the next one."""
+        self._in_flight = None
+        self._committed_at = self._loop.time()
+        for group in groups:
+            for callback in group.done:
+                try:
+                    callback(ok)
+                except Exception as error:  # one device's answer must not keep others from theirs
+                    self._log.error("answer failed", exc_info=error)
+        if self._group.rows or self._group.notes or self._group.done:
+            self._schedule()
+
+    def _not_written(self, error: Exception, events: int) -> None:
         if isinstance(error, sqlite3.IntegrityError):  # a number that the file cannot have yet
             self._journal.found_damage(str(error))
         if self._journal.damage:  # the unit stops; the next start salvages
-            self._log.error("outbox damaged", error=str(error), events=len(rows))
+            self._log.error("outbox damaged", error=str(error), events=events)
         else:
-            self._no_room(error, rows)
+            self._no_room(error, events)
+
+    def _damaged(self, why: str) -> None:
+        """The journal has met damage, perhaps in the writer's thread."""
+        self._loop.call_soon_threadsafe(self._stop_when_idle, why)
 
     def _stop_when_idle(self, why: str) -> None:
         """The file is damaged: stop the unit, but not while a pump is on."""
@@ -335,12 +426,12 @@ class Outbox:
         else:
             self._bus.fail(why)
 
-    def _no_room(self, error: Exception, rows: list[Row]) -> None:
+    def _no_room(self, error: Exception, events: int) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
         in the room that was kept for this."""
         self._disk_ok = False
         self._retry_at = self._loop.time() + DISK_RETRY_S
-        self._log.error("outbox not written", error=str(error), events=len(rows))
+        self._log.error("outbox not written", error=str(error), events=events)
         self._journal.give_up_reserve()
         self._forget_soon()
 
@@ -349,8 +440,16 @@ class Outbox:
         now = self._loop.time()
         if not self._journal.holds_reserve and now >= self._retry_at:
             self._retry_at = now + DISK_RETRY_S
-            self._journal.hold_reserve()
+            self._hold_reserve(lambda: None)
         return self._journal.holds_reserve
+
+    def _hold_reserve(self, then: Callable[[], None]) -> None:
+        """Keep room again; the disk may take its time."""
+
+        def hold() -> None:
+            self._journal.hold_reserve()
+
+        self._writer.run(hold, lambda _error: then())
 
     def _acknowledged(self) -> tuple[int, list[tuple[int, int]]]:
         """What to forget with this commit: all of it, or a little at a time on a full disk."""
@@ -363,11 +462,15 @@ class Outbox:
     def _regain(self, *, wrote: bool) -> None:
         """A commit on a disk that was full. It has room when the reserve can be held again, and it
         is well when new events were written; until then more is forgotten."""
-        if self._journal.hold_reserve() and wrote:
-            self._log.info("outbox is written again")
-            self._disk_ok = True
-        if self._owes:
-            self._schedule()
+
+        def held() -> None:
+            if self._journal.holds_reserve and wrote:
+                self._log.info("outbox is written again")
+                self._disk_ok = True
+            if self._owes:
+                self._schedule()
+
+        self._hold_reserve(held)
 
     @property
     def _owes(self) -> bool:
@@ -378,6 +481,7 @@ class Outbox:
         """Make room: forget what is acknowledged, or else the oldest telemetry."""
         if self._loop.time() < self._shed_at:
             return
+        self._writer.finish()
         try:
             self._journal.commit([], (), self._sender.acked)
             if not self._at_bound:
@@ -412,4 +516,4 @@ class Outbox:
     def _note_what_waits(self) -> None:
         later, self._later = self._later, {}
         for name, value in later.items():
-            self._notes.setdefault(name, value())
+            self._group.notes.setdefault(name, value())
