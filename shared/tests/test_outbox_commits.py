@@ -11,8 +11,7 @@ import pytest
 
 from patchbay.bus import Bus, Message
 from patchbay.messages import Ack, decode_events, encode
-from patchbay.outbox import Journal, Outbox, OutboxFull
-from patchbay.outbox import outbox as outbox_module
+from patchbay.outbox import Journal, Outbox, OutboxFull, room
 from patchbay.testing import PATIENCE_S, MakeBus, broker_settings, until
 from patchbay.topics import Topics
 from tests.slow_disk import SlowDisk
@@ -84,7 +83,7 @@ async def test_what_comes_during_a_commit_is_in_the_next_one(
 async def test_a_commit_that_fails_takes_along_what_has_come_since(
     alone: Bus, path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.0)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.0)
     async with Outbox(alone, "tiny", path, threaded=True) as outbox:
         order: list[tuple[int, bool]] = []
         for number in (1, 2):

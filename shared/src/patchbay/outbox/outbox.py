@@ -1,12 +1,7 @@
 """The outbox as an edge sees it.
 
-All that one turn of the loop takes in is one commit, or all of two milliseconds on a busy edge;
-after it the edge's callbacks run and the answers go out. What is committed is never lost, whoever
-is killed.
-
-A commit runs in the loop while the disk is quick, and in a thread when it is slow (`Writer`). What
-comes meanwhile gathers for the next one. If a commit fails, what has gathered since fails with it:
-the edge has built it on what is not on disk.
+After each commit (`Commits`) the edge's callbacks run and the answers go out. What is committed is
+never lost, whoever is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,17 +20,16 @@ from patchbay.clock import DomainTime
 from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import event_type, rfc3339
+from patchbay.outbox.commits import Commits, Done, Group
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender, first_of
+from patchbay.outbox.room import Room
 from patchbay.outbox.salvage import losses
 from patchbay.outbox.sender import WINDOW, Sender
 from patchbay.outbox.writer import Writer
 from patchbay.progress import DISK
 
 T = TypeVar("T")
-
-Done = Callable[[bool], None]
-"""Called after the commit: True, it is safe; False, it could not be written (disk full)."""
 
 GATHER_S = 0.002
 GATHER_ROWS = 16
@@ -46,11 +39,6 @@ reports a second: 60 microseconds of a report instead of 115)."""
 
 FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
-
-ACTIVE_S = 0.005
-"""A device that was heard within so long may send again at any moment (see ``waited_for``)."""
-
-DISK_RETRY_S = 1.0
 
 BUSY_POLL_S = 0.2
 """How often an edge that has met damage while it was busy looks whether it may stop."""
@@ -74,31 +62,16 @@ class OutboxFull(Unavailable):
     """The outbox has reached its bound, or its disk has: refuse the device in its own terms."""
 
 
-class _Group:
-    """What one commit takes: events, notes, and who waits for it."""
-
-    __slots__ = ("acked", "done", "notes", "ranges", "rows")
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.notes: dict[str, bytes | None] = {}
-        self.done: list[Done] = []
-        self.acked = 0
-        self.ranges: list[tuple[int, int]] = []
-
-
 class Outbox:
     """Takes events in for one edge and sees to it that they arrive.
 
     ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
     event after the one before it; without, its replicas acknowledge what each has persisted.
-    ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come.
-    ``waited_for``: devices wait for the commit, so it comes as soon as each device that was heard
-    within `ACTIVE_S` has something in it. ``threaded``: no commit may hold up the loop, however
-    quick the disk is. ``form``: how events are encoded, in the file and on the bus. ``sheds``:
-    names of events of which the oldest are given up when it is full, for an edge that cannot refuse
-    its device; ``shed`` counts them. ``busy``: while it says so, nothing is committed merely to
-    forget what is acknowledged, and damage does not stop the unit.
+    ``gather_s``, ``gather_rows``, ``waited_for``: see `Commits`. ``threaded``: no commit may hold
+    up the loop, however quick the disk is. ``form``: how events are encoded, in the file and on the
+    bus. ``sheds``: names of events of which the oldest are given up when it is full, for an edge
+    that cannot refuse its device; ``shed`` counts them. ``busy``: while it says so, nothing is
+    committed merely to forget what is acknowledged, and damage does not stop the unit.
     Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
@@ -126,10 +99,6 @@ class Outbox:
         self._service = service
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._gather_s = gather_s
-        self._gather_rows = gather_rows
-        self._waited_for = waited_for
-        self._active: dict[str, float] = {}
         self._form = form
         self._busy = busy
         self._in_order = in_order
@@ -152,26 +121,26 @@ class Outbox:
         self.domain_time = DomainTime(noted.get(""))
         """What time it is for the domain service: for capture times and deadlines."""
         self._next = self._journal.seq + 1
-        self._group = _Group()
-        self._in_flight: _Group | None = None
-        self._bytes = 0
         self._oldest: str | None = None
         self._later: dict[str, Callable[[], bytes]] = {}
-        self.turn = 0
-        """The number of the commit that what is taken in now will be in: what an edge remembers
-        together with it, it undoes together if that fails (see `after_commit`)."""
-        self._turn_scheduled = False
-        self._committed_at = 0.0
-        self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
-        self._retry_at = 0.0
         self._shed_at = 0.0
-        self._disk_ok = self._journal.hold_reserve()
-        if not self._disk_ok:
-            self._log.error("outbox full: no room on its disk")
+        self._room = Room(self._journal, self._writer, self._log)
+        self._commits = Commits(
+            self._journal,
+            self._writer,
+            self._log,
+            gather_s=gather_s,
+            gather_rows=gather_rows,
+            waited_for=waited_for,
+            forget=self._acknowledged,
+        )
+        self._commits.on_written = self._written
+        self._commits.on_sendable = self._sender.committed
+        self._commits.on_failed = self._not_written
         bus.backlogs.append(self)
         self._work = bus.progress.watch("outbox", lambda: self.waiting > 0, self._sender.cause)
-        bus.progress.watch("outbox file", lambda: not self._disk_ok, lambda: DISK)
+        bus.progress.watch("outbox file", lambda: not self._room.ok, lambda: DISK)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -184,15 +153,14 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         await self._sender.stop()
-        for timer in (self._forgetting, self._gathering):
-            if timer is not None:
-                timer.cancel()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         try:
             await self._writer.idle()
         finally:
             self._writer.finish()
             self._note_what_waits()
-            self._commit()
+            self._commits.commit()
             self._writer.finish()
             self._bus.backlogs.remove(self)
             self._writer.close()
@@ -218,12 +186,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
-        return self._sender.waiting + self._uncommitted
-
-    @property
-    def _uncommitted(self) -> int:
-        in_flight = 0 if self._in_flight is None else len(self._in_flight.rows)
-        return in_flight + len(self._group.rows)
+        return self._sender.waiting + self._commits.rows
 
     def oldest(self) -> str | None:
         """The time (RFC 3339) of the oldest event in the file; None if there is none."""
@@ -236,14 +199,12 @@ class Outbox:
         """Would `add` refuse now? A full disk is tried again every second."""
         if self._journal.damage:
             return True
-        if not self._disk_ok and not self._has_room():
-            return True
-        return self._at_bound
+        return not self._room.worth_a_try() or self._at_bound
 
     @property
     def _at_bound(self) -> bool:
-        return self._journal.rows + self._uncommitted >= self._max_rows or (
-            self._journal.bytes + self._bytes >= self._max_bytes
+        return self._journal.rows + self._commits.rows >= self._max_rows or (
+            self._journal.bytes + self._commits.bytes >= self._max_bytes
         )
 
     def add(
@@ -264,7 +225,8 @@ class Outbox:
         body = self._form.encode(data)
         for text in (device, key, subject, time):
             text.encode()  # the file would refuse it, and with it all that this turn took in
-        self._group.rows.append(
+        self._commits.add(
+            device,
             Row(
                 self._next,
                 key,
@@ -273,27 +235,15 @@ class Outbox:
                 subject,
                 time,
                 body,
-            )
+            ),
         )
-        self._bytes += len(body)
         self._next += 1
-        if self._waited_for:
-            self._is_active(device)
-        self._schedule()
-
-    def _is_active(self, device: str) -> None:
-        now = self._loop.time()
-        active = self._active
-        active.pop(device, None)
-        active[device] = now
-        while active[first := next(iter(active))] < now - ACTIVE_S:
-            del active[first]
 
     def note(self, name: str, value: bytes | None) -> None:
         """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
         self._later.pop(name, None)
-        self._group.notes[name] = value
-        self._schedule()
+        self._commits.group.notes[name] = value
+        self._commits.schedule()
 
     def note_later(self, name: str, value: Callable[[], bytes]) -> None:
         """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
@@ -325,8 +275,8 @@ class Outbox:
 
         When commits fail, those of the latest turn are called first: memory is undone backwards.
         """
-        self._group.done.append(done)
-        self._schedule()
+        self._commits.group.done.append(done)
+        self._commits.schedule()
 
     def _learn_time(self, time_s: float) -> None:
         """An acknowledgement says what time it is; 0: an older domain service, which does not."""
@@ -337,77 +287,19 @@ class Outbox:
         if on_time is not None:
             on_time()
 
-    def _schedule(self) -> None:
-        if not self._turn_scheduled:
-            self._turn_scheduled = True
-            self._loop.call_soon(self._end_turn)
+    @property
+    def turn(self) -> int:
+        """The number of the commit that what is taken in now will be in: what an edge remembers
+        together with it, it undoes together if that fails (see `after_commit`)."""
+        return self._commits.turn
 
-    def _end_turn(self) -> None:
-        """Commit what this turn took in, or let a little more gather when commits are frequent."""
-        self._turn_scheduled = False
-        rows = len(self._group.rows)
-        enough = (
-            min(self._gather_rows, len(self._active)) if self._waited_for else self._gather_rows
-        )
-        wait_s = self._committed_at + self._gather_s - self._loop.time()
-        if wait_s <= 0 or rows >= enough:
-            self._commit()
-        elif self._gathering is None:
-            self._gathering = self._loop.call_later(wait_s, self._commit)
-
-    def _commit(self) -> None:
-        """Commit what has gathered; while a commit is in progress, its end does that."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        if self._in_flight is not None:
-            return
-        group = self._in_flight = self._take_group()
-        group.acked, group.ranges = self._acknowledged()
-        if group.rows or group.notes or group.ranges or group.acked > self._journal.acked:
-            self._writer.run(partial(self._write, group), partial(self._written, group))
-        else:
-            self._settle([group], ok=True)
-
-    def _take_group(self) -> _Group:
-        group, self._group = self._group, _Group()
-        self._bytes = 0
-        self.turn += 1
-        return group
-
-    def _write(self, group: _Group) -> None:
-        self._journal.commit(group.rows, group.notes.items(), group.acked, group.ranges)
-
-    def _written(self, group: _Group, error: Exception | None) -> None:
-        if error is None:
-            self._sender.forgotten(group.ranges)
-            if not self._disk_ok:
-                self._regain(wrote=bool(group.rows))
-            self._settle([group], ok=True)
-            if group.rows:
-                self._sender.committed(group.rows)
-        elif isinstance(error, (sqlite3.Error, ValueError)):
-            later = self._take_group()
-            self._next = self._journal.seq + 1
-            self._not_written(error, len(group.rows) + len(later.rows))
-            self._settle([later, group], ok=False)
-        else:
-            raise error
-
-    def _settle(self, groups: list[_Group], *, ok: bool) -> None:
-        """The commit has ended: call those who wait for it, and begin the next one."""
-        self._in_flight = None
-        self._committed_at = self._loop.time()
-        for group in groups:
-            for callback in group.done:
-                try:
-                    callback(ok)
-                except Exception as error:  # one device's answer must not keep others from theirs
-                    self._log.error("answer failed", exc_info=error)
-        if self._group.rows or self._group.notes or self._group.done:
-            self._schedule()
+    def _written(self, group: Group) -> None:
+        self._sender.forgotten(group.ranges)
+        if not self._room.ok:
+            self._room.found(wrote=bool(group.rows), then=self._forget_the_rest)
 
     def _not_written(self, error: Exception, events: int) -> None:
+        self._next = self._journal.seq + 1
         if isinstance(error, sqlite3.IntegrityError):  # a number that the file cannot have yet
             self._journal.found_damage(str(error))
         if self._journal.damage:  # the unit stops; the next start salvages
@@ -429,48 +321,21 @@ class Outbox:
     def _no_room(self, error: Exception, events: int) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
         in the room that was kept for this."""
-        self._disk_ok = False
-        self._retry_at = self._loop.time() + DISK_RETRY_S
         self._log.error("outbox not written", error=str(error), events=events)
-        self._journal.give_up_reserve()
+        self._room.lost()
         self._forget_soon()
-
-    def _has_room(self) -> bool:
-        """Is the disk worth another try? Looked at every second."""
-        now = self._loop.time()
-        if not self._journal.holds_reserve and now >= self._retry_at:
-            self._retry_at = now + DISK_RETRY_S
-            self._hold_reserve(lambda: None)
-        return self._journal.holds_reserve
-
-    def _hold_reserve(self, then: Callable[[], None]) -> None:
-        """Keep room again; the disk may take its time."""
-
-        def hold() -> None:
-            self._journal.hold_reserve()
-
-        self._writer.run(hold, lambda _error: then())
 
     def _acknowledged(self) -> tuple[int, list[tuple[int, int]]]:
         """What to forget with this commit: all of it, or a little at a time on a full disk."""
         acked, ranges = self._sender.acked, self._sender.ranges()
-        if self._disk_ok:
+        if self._room.ok:
             return acked, ranges
         acked = min(acked, self._journal.acked + FORGET_ON_A_FULL_DISK)
         return acked, first_of(ranges, FORGET_ON_A_FULL_DISK)
 
-    def _regain(self, *, wrote: bool) -> None:
-        """A commit on a disk that was full. It has room when the reserve can be held again, and it
-        is well when new events were written; until then more is forgotten."""
-
-        def held() -> None:
-            if self._journal.holds_reserve and wrote:
-                self._log.info("outbox is written again")
-                self._disk_ok = True
-            if self._owes:
-                self._schedule()
-
-        self._hold_reserve(held)
+    def _forget_the_rest(self) -> None:
+        if self._owes:
+            self._commits.schedule()
 
     @property
     def _owes(self) -> bool:
@@ -511,9 +376,9 @@ class Outbox:
             self._forget_soon()
         elif self._owes or self._later:
             self._note_what_waits()
-            self._schedule()
+            self._commits.schedule()
 
     def _note_what_waits(self) -> None:
         later, self._later = self._later, {}
         for name, value in later.items():
-            self._group.notes.setdefault(name, value())
+            self._commits.group.notes.setdefault(name, value())

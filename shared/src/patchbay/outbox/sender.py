@@ -387,8 +387,8 @@ class Sender:
         self.pump()
 
     def _check_place(self) -> None:
-        if not self._writer.busy:
-            with contextlib.suppress(sqlite3.Error):  # the journal tells of it
+        with contextlib.suppress(sqlite3.Error):  # the journal tells of it
+            if not self._writer.busy:
                 self._journal.check_place()
 
     async def _watch_progress(self) -> None:
