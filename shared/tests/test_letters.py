@@ -77,7 +77,7 @@ async def test_a_reason_that_no_packet_would_hold_is_cut_and_holds_up_no_other_l
 )
 def test_what_is_no_letter_is_read_as_a_letter_about_itself(payload: bytes) -> None:
     letter = read_letter(payload, "locker-domain-x")
-    assert letter.reason.startswith("a dead letter that is none: ")
+    assert letter.reason.startswith("invalid dead letter: ")
     assert (letter.source, letter.size) == ("locker-domain-x", len(payload))
     assert bytes.fromhex(letter.hex) == payload[:1024]
 
