@@ -260,7 +260,6 @@ class LockerEdge:
         """Bad input: this connection closes, and what came becomes a dead letter."""
         self.bad_input += 1
         self.bus.dead_letter(SERVICE, error.reason, error.original, peer=session.peer.address)
-        self._log.warning("bad input", peer=session.peer.address, reason=error.reason)
 
     def hold_reading(self) -> None:
         """The outbox is full: read from nobody until there is room."""
