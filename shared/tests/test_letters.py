@@ -140,7 +140,7 @@ async def test_ten_refusals_a_second_are_logged(
 )
 def test_what_is_no_letter_is_read_as_a_letter_about_itself(payload: bytes) -> None:
     letter = read_letter(payload, "locker-domain-x")
-    assert letter.reason.startswith("a dead letter that is none: ")
+    assert letter.reason.startswith("invalid dead letter: ")
     assert (letter.source, letter.size) == ("locker-domain-x", len(payload))
     assert bytes.fromhex(letter.hex) == payload[:1024]
 

@@ -17,7 +17,16 @@ import structlog
 
 from patchbay.bus.connection import OnAck
 from patchbay.errors import TooLarge, Unavailable
-from patchbay.messages import MAX_LEVEL, DeadLetter, encode, new_id, now, parse_time, rfc3339
+from patchbay.messages import (
+    MAX_LEVEL,
+    DeadLetter,
+    decode,
+    encode,
+    new_id,
+    now,
+    parse_time,
+    rfc3339,
+)
 from patchbay.rate import TokenBucket
 from patchbay.settings import BrokerSettings
 
@@ -40,6 +49,8 @@ bound."""
 
 KeepLetter = Callable[[DeadLetter, bytes, str], Awaitable[None]]
 """Stores a dead letter with its whole original and that one's content type. Raises Unavailable."""
+
+_letter = msgspec.json.Decoder(DeadLetter)
 
 
 class Post(Protocol):
@@ -242,12 +253,12 @@ def read_letter(payload: bytes, reader: str) -> DeadLetter:
     (an instance id), so that it is kept too and never makes a letter of its own.
     """
     try:
-        letter = msgspec.json.decode(payload, type=DeadLetter)
+        letter = decode(_letter, payload)
         parse_time(letter.time)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError) as error:
         return DeadLetter(
             id=new_id(),
-            reason=_text(f"a dead letter that is none: {error}", REASON_CHARS),
+            reason=_text(f"invalid dead letter: {error}", REASON_CHARS),
             time=rfc3339(now()),
             source=reader,
             size=len(payload),

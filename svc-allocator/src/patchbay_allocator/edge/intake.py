@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -84,7 +85,8 @@ class IntakeEdge:
         self.bad_input = 0
         self._ids = JobIds(outbox.domain_time.time)
         self._waiting: deque[_Taken] = deque()
-        self._turn: list[_Taken] = []
+        self._turn = -1
+        self._taken: list[_Taken] = []
         self._log = structlog.get_logger("intake").bind(instance=bus.client_id)
 
     def connected(self, peer: Peer) -> IntakeSession:
@@ -118,15 +120,15 @@ class IntakeEdge:
             )
         except OutboxFull:
             return False
-        if not self._turn:
-            self.outbox.after_commit(self._committed)
-        self._turn.append(taken)
+        if self._turn != self.outbox.turn:
+            self._turn, self._taken = self.outbox.turn, []
+            self.outbox.after_commit(partial(self._committed, self._taken))
+        self._taken.append(taken)
         return True
 
-    def _committed(self, ok: bool) -> None:
-        turn, self._turn = self._turn, []
+    def _committed(self, taken: list[_Taken], ok: bool) -> None:
         if not ok:  # nobody would send them again: they are tried until they are written
-            self._waiting.extendleft(reversed(turn))
+            self._waiting.extendleft(reversed(taken))
             self._hold_reading()
 
     def _hold_reading(self) -> None:
