@@ -137,22 +137,6 @@ async def test_a_forgotten_board_leaves_nothing_in_the_edge(
     assert await here.ask(worked(6)) == worked_answer(6)  # a new board, without codes
 
 
-async def test_what_a_failed_commit_did_not_forget_is_forgotten_later(
-    make_bus: MakeBus, file: Path
-) -> None:
-    async with Outbox(make_bus(EDGE), "locker", file) as outbox:
-        memory = Memory(outbox)
-        memory.desire("1953", b'{"rev":1,"board":"1953"}')
-        await asyncio.sleep(0.05)
-        memory.forget("1953")
-        memory._committed(ok=False)
-        memory.board("other")
-        memory._committed(ok=True)
-        await asyncio.sleep(0.05)
-    async with Outbox(make_bus(EDGE), "locker", file) as outbox:
-        assert Memory(outbox).find("1953") is None
-
-
 async def test_a_file_with_more_boards_than_there_may_be_keeps_those_in_use(
     make_bus: MakeBus, file: Path
 ) -> None:

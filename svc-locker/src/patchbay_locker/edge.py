@@ -53,6 +53,7 @@ async def run(unit: Unit) -> None:
         synchronous=settings.outbox_synchronous,
         max_rows=settings.outbox_max_rows,
         max_bytes=settings.outbox_max_bytes,
+        waited_for=True,
     ) as outbox:
         proxies = tuple(unit.config.runtime.trusted_proxies)
         edge = LockerEdge(unit.bus, outbox, settings, proxies)
@@ -310,7 +311,6 @@ class LockerEdge:
         """Bad input: this connection closes, and what came becomes a dead letter."""
         self.bad_input += 1
         self.bus.dead_letter(SERVICE, error.reason, error.original, peer=session.peer.address)
-        self._log.warning("bad input", peer=session.peer.address, reason=error.reason)
 
     def hold_reading(self) -> None:
         """The outbox is full: read from nobody until there is room."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -122,6 +123,18 @@ class BoardMemory:
         return Answer(request.header, request.id, request.send_text, reset, held.blocked, codes)
 
 
+class _Turn:
+    """What goes with one commit: boards as they were before it, and notes that are true all the
+    same if it fails."""
+
+    __slots__ = ("before", "notes", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
+        self.notes: dict[str, bytes | None] = {}
+
+
 class Memory:
     """All boards of one edge."""
 
@@ -135,10 +148,9 @@ class Memory:
         known, and so no unknown board may be answered."""
         self._strangers = Strangers(self._rank)
         self._boards: dict[str, BoardMemory] = {}
-        self._before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
-        self._noted: dict[str, bytes | None] = {}
-        self._unwritten: dict[str, bytes | None] = {}
-        self._commit_awaited = False
+        self._turn = _Turn(-1)
+        self._unwritten: dict[str, tuple[int, bytes | None]] = {}
+        """Notes whose commit has failed, with the number of its turn."""
         for device, last in outbox.read_notes("last/", Last.from_bytes).items():
             self.board(device).last = last
         for device, held in outbox.read_notes("desired/", Held).items():
@@ -163,9 +175,6 @@ class Memory:
         if board is None:
             board = self._boards[device] = BoardMemory(device)
             self._strangers.add(device)
-            for kind in KINDS if self._noted or self._unwritten else ():
-                self._noted.pop(f"{kind}/{device}", None)  # it was forgotten, and is known again
-                self._unwritten.pop(f"{kind}/{device}", None)
         return board
 
     def find(self, device: str) -> BoardMemory | None:
@@ -187,7 +196,7 @@ class Memory:
         for kind, value in zip(KINDS, known, strict=True):
             if value:
                 self._note(f"{kind}/{device}", None)
-        self._before.pop(board, None)
+        self._this_turn().before.pop(board, None)
         board.last = board.prior = board.desired = None  # an answer may be on its way
 
     def _make_room(self, now: float) -> bool:
@@ -290,31 +299,32 @@ class Memory:
     def _changes(self, board: BoardMemory) -> None:
         """A report changes this board: keep what it was before this turn."""
         before = (board.last, board.prior, board.reset_done, board.told)
-        self._before.setdefault(board, before)
-        self._await_commit()
+        self._this_turn().before.setdefault(board, before)
 
     def _note(self, name: str, value: bytes | None) -> None:
         """Note what is true whether or not this turn's reports are taken in."""
         self._outbox.note(name, value)
-        self._noted[name] = value
-        self._await_commit()
+        self._this_turn().notes[name] = value
 
-    def _await_commit(self) -> None:
-        if not self._commit_awaited:
-            self._commit_awaited = True
-            self._outbox.after_commit(self._committed)
+    def _this_turn(self) -> _Turn:
+        """What goes with the commit that what is taken in now will be in."""
+        if self._turn.number != self._outbox.turn:
+            self._turn = _Turn(self._outbox.turn)
+            self._outbox.after_commit(partial(self._committed, self._turn))
+        return self._turn
 
-    def _committed(self, ok: bool) -> None:
-        self._commit_awaited = False
-        before, self._before = self._before, {}
-        noted, self._noted = self._noted, {}
+    def _committed(self, turn: _Turn, ok: bool) -> None:
         if not ok:
-            for board, was in before.items():
+            for board, was in turn.before.items():
                 board.last, board.prior, board.reset_done, board.told = was
-            self._unwritten.update(noted)
+            for name, value in turn.notes.items():
+                if self._unwritten.get(name, (-1, None))[0] < turn.number:
+                    self._unwritten[name] = turn.number, value
             return
-        for name in noted:
+        for name in turn.notes:
             self._unwritten.pop(name, None)
         unwritten, self._unwritten = self._unwritten, {}
-        for name, value in unwritten.items():
-            self._note(name, value)
+        for name, (_, value) in unwritten.items():
+            kind, _, device = name.partition("/")
+            if value or kind == "desired" or device not in self._boards:  # else known again
+                self._note(name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 from patchbay.net import Peer
@@ -22,7 +23,7 @@ _numbers = itertools.count(1)
 class BoardSession:
     """One connection of a board. It may carry one report or thousands, pipelined."""
 
-    __slots__ = ("_decoder", "_edge", "_refused", "_waiting", "devices", "number", "peer")
+    __slots__ = ("_decoder", "_edge", "_refused", "_turn", "_waiting", "devices", "number", "peer")
 
     def __init__(self, edge: LockerEdge, peer: Peer) -> None:
         self.peer = peer
@@ -32,7 +33,8 @@ class BoardSession:
         self._edge = edge
         self._decoder = Decoder()
         self._refused = False
-        self._waiting: list[Request] = []
+        self._turn = -1
+        self._waiting: list[tuple[BoardSession, Request]] = []
 
     def received(self, data: bytes) -> None:
         if self._refused:  # it closes after this turn's commit, and has been said to be bad
@@ -64,17 +66,20 @@ class BoardSession:
 
     def await_commit(self, board: BoardMemory, request: Request) -> None:
         """Answer this request once this turn's commit is on disk."""
-        if not self._waiting:
-            self._edge.outbox.after_commit(self._committed)
-        self._waiting.append(request)
+        outbox = self._edge.outbox
+        if self._turn != outbox.turn:
+            self._turn, self._waiting = outbox.turn, []
+            outbox.after_commit(partial(self._committed, self._waiting))
+        self._waiting.append((self, request))
         self.devices.add(board.device)
         if len(self.devices) > MAX_DEVICES:
             self.devices.clear()
         self.peer.identify()
 
-    def _committed(self, ok: bool) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _committed(self, waiting: list[tuple[BoardSession, Request]], ok: bool) -> None:
+        if waiting is self._waiting:  # an idle board keeps no request
+            self._turn, self._waiting = -1, []
         if ok:
-            self._edge.answer([(self, request) for request in waiting])
+            self._edge.answer(waiting)
         else:
             self.peer.close()

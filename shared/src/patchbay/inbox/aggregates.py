@@ -30,6 +30,7 @@ from patchbay.errors import DocumentRejected, Rejected, Unavailable, Unreadable
 from patchbay.messages import MAX_INT, Event, batch, decode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
+from patchbay.validation import convert
 
 T = TypeVar("T", bound=Struct)
 
@@ -351,7 +352,7 @@ class Aggregates(Generic[T]):
         return one
 
     def _state(self, fields: dict[str, Any]) -> T:
-        return msgspec.convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
+        return convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
 
 
 def _check_numbers(value: Any, where: str, depth: int = 0) -> None:
