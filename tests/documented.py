@@ -76,7 +76,9 @@ class EmptyOutbox:
 
 def the_locker_s_desk(ear: Any) -> None:
     nobody: Any = None  # no command comes that would ask them
-    patchbay_locker.desk.Desk(ear, nobody, LockerSettings(), nobody)
+    patchbay_locker.desk.Desk(
+        ear, nobody, LockerSettings(), nobody, nobody, mark=nobody, clear=nobody
+    )
 
 
 def the_allocator_s_desk(ear: Any) -> None:
