@@ -213,7 +213,7 @@ class Sender:
     def _set_aside(self, row: Row, error: TooLarge) -> None:
         """An event over the packet size: the sequence goes on with what says so in its place."""
         self._log.error("event too large for the broker", key=row.key[:SHOWN], error=str(error))
-        self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic)
+        self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic, accepted=True)
         shown = row._replace(body=self._form.null, key=row.key[:SHOWN], subject=row.subject[:SHOWN])
         self._post(row.topic, self._envelope(shown), self._form.event_type)
 

@@ -53,6 +53,7 @@ async def run(unit: Unit) -> None:
             ended_grace_s=0,
             max_per_address=settings.max_per_address,
             trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+            max_invalid=unit.config.runtime.max_invalid,
         )
         host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
         async with Server(edge.connected, host, port, limits, unit.log, unit.tasks) as server:
@@ -104,7 +105,6 @@ class IntakeEdge:
         """What came is no job: it becomes a dead letter."""
         self.bad_input += 1
         self.bus.dead_letter(SERVICE, reason, original, peer=peer.address)
-        self._log.warning("bad input", peer=peer.address, reason=reason)
 
     def _add(self, taken: _Taken) -> bool:
         """Put a job into the outbox; False if there is no room."""
@@ -177,11 +177,15 @@ class IntakeSession:
         for frame in frames:
             if isinstance(frame, Refused):
                 self._edge.refuse(frame.reason, frame.original, self._peer)
+                if self._peer.invalid():
+                    return
                 continue
             try:
                 job = requested(frame.client, frame.customer, frame.color)
             except Rejected as error:
                 self._edge.refuse(error.message, frame.original, self._peer)
+                if self._peer.invalid():
+                    return
             else:
                 self._peer.identify()
                 self._edge.take(job)
