@@ -238,11 +238,18 @@ class House:
 
     def _state(self, message: Message) -> None:
         message.ack()
-        self.states[message.topic.split("/")[2]] = json.loads(message.payload)
+        device = message.topic.split("/")[2]
+        if message.payload:
+            self.states[device] = json.loads(message.payload)
+        else:
+            self.states.pop(device, None)
 
     def _status(self, message: Message) -> None:
         message.ack()
         device, status = message.topic.split("/")[2], message.payload.decode()
+        if not status:
+            self.statuses.pop(device, None)
+            return
         self.statuses[device] = status
         self.said.append((device, status))
 

@@ -8,7 +8,7 @@ the commands. A type has three bytes; here it is a text of the characters with t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -225,6 +225,19 @@ class Update(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Show(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/show`` of a node: what is known of it."""
+
+
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/forget`` of a node: remove its document, clear its retained topics. A node that reports
+    again is new.
+
+    With ``remove`` what it has reported goes, too, newest first, for some seconds at a time: while
+    the answer has a ``to``, send the command again with it.
+    """
+
+    documents: Literal["keep", "remove"] = "keep"
+    to: Time | None = None
+    """RFC 3339. Remove only what was captured before this."""
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from"}):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from patchbay.messages import parse_time
 from patchbay_mesh.data_types import DATA_TYPES, readings
 from patchbay_mesh.messages import (
     Joined,
@@ -31,6 +33,9 @@ AWAY: Final = "away"
 SILENT: Final = "silent"
 ROOT_RESTARTED: Final = "root_restarted"
 
+ESTABLISHED: Final = timedelta(hours=24)
+"""A node that has reported for so long is one of the mesh: it never makes room for another."""
+
 
 class Kept(Struct):
     """The latest value of a type: its bytes, and when they were captured."""
@@ -46,6 +51,8 @@ class Node(Struct):
     node: int
     uuid: str | None = None
     active: bool = False
+    since: str = ""
+    """When it was first heard; empty in documents of before."""
     last_contact: str = ""
     readings: int = 0
     messages: int = 0
@@ -62,12 +69,21 @@ class Publish:
 
 def heard(node: Node, time: str) -> list[Publish]:
     """The node has said something, or the root has said that it is there. ``time`` is RFC 3339."""
+    if not node.since:
+        node.since = node.last_contact or time
     if time > node.last_contact:
         node.last_contact = time
     if node.active:
         return []
     node.active = True
     return [Publish("joined", Joined(node.node))]
+
+
+def established(node: Node) -> bool:
+    """Has it reported for a day, from its first report to its last?"""
+    if not node.since or not node.last_contact:
+        return False
+    return parse_time(node.last_contact) - parse_time(node.since) >= ESTABLISHED
 
 
 def report(node: Node, values: Iterable[Value], time: str, max_types: int) -> list[Publish]:

@@ -121,12 +121,22 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What the latest values may take in the unit of the socket API, all together: some 15,000
     values. Beyond that the nodes that were silent for longest are forgotten there."""
 
+    max_nodes: Annotated[int, Meta(ge=1, le=65_536)] = 1000
+    """Nodes that are known at a time; a mesh of these roots has some hundred. For one more the node
+    makes room that has been away for longest, if it was known for less than a day; else the new one
+    is refused, and its reports are counted and not stored. Those that are active, or were known for
+    a day, stay."""
+
     max_types: Positive = 64
     """Types of which a node's latest value is known. One more puts out the one reported longest
     ago: a line in disorder must not fill the memory."""
 
     readings_ttl_s: Positive = 2_592_000
     """How long the store keeps values and messages: 30 days."""
+
+    nodes_ttl_s: Annotated[int, Meta(ge=0)] = 7_776_000
+    """A node that has been away for so long is forgotten: 90 days, thrice as long as its values
+    are stored. 0: never."""
 
     state_interval_s: Annotated[float, Meta(ge=0)] = 0.5
     """A node's retained state is published at most this often, however often it reports."""

@@ -30,6 +30,7 @@ from patchbay.errors import DocumentRejected, Rejected, Unavailable, Unreadable
 from patchbay.messages import MAX_INT, Event, batch, decode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
+from patchbay.validation import convert
 
 T = TypeVar("T", bound=Struct)
 
@@ -187,7 +188,7 @@ class Aggregates(Generic[T]):
         Unavailable; then they are in doubt, as after `save`."""
         gone = sorted(set(ids))
         self.doubt(gone)
-        removed = await self._store.remove(self._collection, {"_id": {"$in": gone}})
+        removed = await self._store.remove_ids(self._collection, gone)
         for id in gone:
             self._known.pop(id, None)
             self.faults.pop(id, None)
@@ -351,7 +352,7 @@ class Aggregates(Generic[T]):
         return one
 
     def _state(self, fields: dict[str, Any]) -> T:
-        return msgspec.convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
+        return convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
 
 
 def _check_numbers(value: Any, where: str, depth: int = 0) -> None:
