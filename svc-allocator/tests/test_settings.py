@@ -12,9 +12,9 @@ from patchbay.errors import SettingsError
 from patchbay.runtime import Unit
 from patchbay.services import discover
 from patchbay.settings import Config
+from patchbay.up.plan import make_plan
 from patchbay_allocator import SERVICE
 from patchbay_allocator.settings import combinators
-from patchbay.up.plan import make_plan
 
 
 def read(**environ: str) -> Config:
@@ -59,7 +59,7 @@ async def test_a_replica_leaves_no_session_behind_that_goes_on_drawing(
     ("address", "environ", "named"),
     [
         ("localhost:5000", {}, r"port locker \(\[locker\] port\)"),
-        ("127.0.0.1:5001", {}, r"port mesh \(\[mesh\] api_port\)"),
+        ("127.0.0.1:5001", {}, r"port mesh \(\[mesh\] port\)"),
         ("[::1]:1883", {"BROKER__BIND_HOST": "::"}, r"port mqtt \(\[broker\] port\)"),
         ("localhost:27017", {}, r"port mongo \(\[store\] port\)"),
         ("0.0.0.0:8372", {}, r"port allocator \(\[allocator\] port\)"),

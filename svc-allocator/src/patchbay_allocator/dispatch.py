@@ -92,7 +92,9 @@ class Dispatcher:
         """Claim the oldest jobs for the free combinators. Raises Unavailable."""
         connected = self._presence.connected()
         while True:
-            free = [one for one in self.hands.values() if not one.command and one.device in connected]
+            free = [
+                one for one in self.hands.values() if not one.command and one.device in connected
+            ]
             self.has_free = bool(free)
             if not free:
                 return
