@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from patchbay_mesh.data_types import DOUBLES
 from patchbay_mesh.wire.content import Content, Data, Passed, Value, joined, network
 from patchbay_mesh.wire.uart import Frame, WireError
 
@@ -28,6 +27,7 @@ POSITION: Final = b"\x05"
 DATA: Final = b"D"
 
 GPS: Final = b"GPS"
+POSITION_BYTES: Final = 16
 
 
 class Opcodes:
@@ -75,6 +75,6 @@ class Opcodes:
 
 
 def _position(frame: Frame) -> Data:
-    if len(frame.payload) != DOUBLES.size:
-        raise WireError(f"05 with {len(frame.payload)} bytes: a position has {DOUBLES.size}")
+    if len(frame.payload) != POSITION_BYTES:
+        raise WireError(f"05 with {len(frame.payload)} bytes: a position has {POSITION_BYTES}")
     return Data(frame.node, (Value(GPS, frame.payload),))
