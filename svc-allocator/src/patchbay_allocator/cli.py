@@ -279,6 +279,9 @@ def combinator(
 @app.command("import-conf")
 def import_conf(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The seed's allocatemgr.conf.")],
+    table: Annotated[
+        Path | None, typer.Option(help="The combinators' color_table.json: their palette.")
+    ] = None,
 ) -> None:
     """Print the settings of an allocatemgr.conf as the table for patchbay.toml.
 
@@ -294,11 +297,12 @@ def import_conf(
 
     try:
         addresses = conf.read_combinators(path)
+        codes = conf.read_table(table) if table else None
         warnings = on_our_ports(Config.read(None, os.environ, discover()), addresses)
     except (conf.ConfError, SettingsError) as error:
         _fail(str(error))
     else:
-        typer.echo(conf.toml(addresses), nl=False)
+        typer.echo(conf.toml(addresses, codes), nl=False)
         for line in warnings:
             echo(f"warning: {line}", err=True)
 
