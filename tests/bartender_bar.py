@@ -164,7 +164,7 @@ class House:
             )
         )
         outbox = await stack.enter_async_context(
-            Outbox(bus, "bartender", self.directory / "pumps.sqlite")
+            Outbox(bus, "bartender", self.directory / "pumps.sqlite", threaded=True)
         )
         self.pumps = stack.enter_context(
             PumpsEdge(bus, outbox, self.bank, settings, self.failures.append)

@@ -25,10 +25,10 @@ from patchbay_locker.simulator import Behaviour, Board
 from tests.house import House, codes_of
 
 BOARDS = 200
-ROUNDS = 10
 SEED = int(os.environ.get("HOUSE_SEED", "1953"))
 KILL_EVERY_S = (0.9, 1.7)
-"""40 kills in some 55 s; a part is back within half a second, so each meets the others at work."""
+"""Ten rounds are 40 kills in some 55 s; a part is back within half a second, so each meets the
+others at work."""
 PAUSE_S = (0.2, 0.5)
 REBOOTS = 0.02
 """The chance that a board loses its power after an answer."""
@@ -87,8 +87,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
 async def test_whoever_is_killed_each_access_is_kept_once_and_no_board_is_wiped(
-    house: House,
+    house: House, rounds: int
 ) -> None:
     began = time.monotonic()
     fleet = lives(house)
@@ -99,7 +100,7 @@ async def test_whoever_is_killed_each_access_is_kept_once_and_no_board_is_wiped(
     async with asyncio.TaskGroup() as group:
         for life in fleet:
             group.create_task(life.go_on(enough))
-        await kill_in_turn(house)
+        await kill_in_turn(house, rounds)
         enough.set()
     loaded_s = time.monotonic() - began
     await asyncio.gather(*(life.board.report(accessed=list(life.codes)[:1]) for life in fleet))
@@ -115,18 +116,18 @@ async def test_whoever_is_killed_each_access_is_kept_once_and_no_board_is_wiped(
         f"seed {SEED}: {sum(life.board.reports_sent for life in fleet)} reports sent, "
         f"{answered} answered, {len(accesses)} accesses kept "
         f"({sum(one['maybe_repeat'] for one in accesses)} marked maybe_repeat), "
-        f"{sum(life.board.boot for life in fleet)} reboots, {4 * ROUNDS} kills; "
+        f"{sum(life.board.boot for life in fleet)} reboots, {4 * rounds} kills; "
         f"{loaded_s:.1f} s and {drained_s:.1f} s to drain"
     )
     assert not problems, f"{len(problems)} differences:\n" + "\n".join(problems[:50])
-    assert answered > 10 * BOARDS
+    assert answered > rounds * BOARDS
     await house.quiet()
 
 
-async def kill_in_turn(house: House) -> None:
-    """kill -9 of each part, so many times; it is started again at once."""
+async def kill_in_turn(house: House, rounds: int) -> None:
+    """kill -9 of each part in each round; it is started again at once."""
     chance = random.Random(SEED)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for victim in (house.edge, house.domain, house.broker, house.store):
             await asyncio.sleep(chance.uniform(*KILL_EVERY_S))
             await house.kill(victim)

@@ -441,3 +441,48 @@ async def test_a_document_that_becomes_unreadable_while_we_run_is_set_aside(stor
     await aggregates.load()
     assert (aggregates.get("b7"), list(aggregates.faults)) == (None, ["b7"])
     assert await kept(store) == {"_id": "b7", "v": "broken"}
+
+
+async def test_documents_are_read_in_pages_and_what_there_is_no_room_for_stays_in_the_store(
+    store: Store,
+) -> None:
+    await store.insert_new(
+        COUNTERS,
+        [
+            {"_id": f"b{n:04d}", "v": 1, "applied": {}, "outgoing": "", "done": [], "total": n}
+            for n in range(1200)
+        ],
+    )
+    most: list[int] = []
+
+    def trim(known: dict[str, Aggregate[Counter]]) -> None:
+        most.append(len(known))
+        for id in [id for id, one in known.items() if one.state.total >= 100]:
+            del known[id]
+
+    all_of_them = counters(store)
+    all_of_them.trim = trim
+    await all_of_them.load()
+    assert len(all_of_them) == 100
+    assert max(most) <= 600
+    assert await store.count(COUNTERS, {}) == 1200
+    all_of_them.doubt(["b1100"])
+    await all_of_them.load()
+    found = all_of_them.get("b1100")
+    assert found is not None
+    assert found.state.total == 1100
+
+
+async def test_a_document_that_is_removed_is_gone_from_memory_and_store(store: Store) -> None:
+    all_of_them, counter = await one(store)
+    count(counter, 1)
+    all_of_them.add(counter)
+    await all_of_them.save([counter])
+    assert await all_of_them.remove(["b7", "nobody"]) == 1
+    assert all_of_them.get("b7") is None
+    assert await store.count(COUNTERS, {}) == 0
+    again = Aggregate("b7", Counter())
+    count(again, 1)
+    all_of_them.add(again)
+    await all_of_them.save([again])
+    assert await store.count(COUNTERS, {}) == 1

@@ -88,7 +88,7 @@ async def test_an_answer_that_is_none_is_an_error(
     system: System, make_bus: MakeBus, reply: bytes
 ) -> None:
     await a_domain(make_bus("domain"), reply)
-    with pytest.raises(Unavailable, match="the gadget domain gave an answer that is none"):
+    with pytest.raises(Unavailable, match="invalid response from the gadget domain"):
         await request(system, "gadget", "mixer", "turn", Turn(3))
 
 

@@ -101,16 +101,21 @@ def run_tests(path: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.fixture
-def two_levels(tmp_path: Path) -> Path:
-    path = tmp_path / "suite" / "test_two_levels.py"
+@pytest.fixture(scope="module")
+def two_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("levels") / "suite" / "test_two_levels.py"
     path.parent.mkdir()
     path.write_text(TWO_LEVELS)
     return path
 
 
-def test_long_tests_run_only_when_asked_for(two_levels: Path) -> None:
-    code, output = run_tests(two_levels)
+@pytest.fixture(scope="module")
+def quick_run(two_levels: Path) -> tuple[int, str]:
+    return run_tests(two_levels)
+
+
+def test_long_tests_run_only_when_asked_for(two_levels: Path, quick_run: tuple[int, str]) -> None:
+    code, output = quick_run
     assert (code, "1 passed, 1 skipped" in output) == (0, True), output
     code, output = run_tests(two_levels, "--long")
     assert (code, "2 passed, 1 skipped" in output) == (0, True), output
@@ -118,8 +123,8 @@ def test_long_tests_run_only_when_asked_for(two_levels: Path) -> None:
     assert (code, "1 passed in" in output) == (0, True), output
 
 
-def test_a_skipped_test_prints_why(two_levels: Path) -> None:
-    assert "no such part here" in run_tests(two_levels)[1]
+def test_a_skipped_test_prints_why(quick_run: tuple[int, str]) -> None:
+    assert "no such part here" in quick_run[1]
 
 
 def test_a_test_that_fails_fails_the_run(two_levels: Path) -> None:
@@ -127,8 +132,8 @@ def test_a_test_that_fails_fails_the_run(two_levels: Path) -> None:
     assert run_tests(two_levels.parent)[0] == 1
 
 
-def test_each_suite_has_its_share_of_the_time(two_levels: Path) -> None:
-    output = run_tests(two_levels)[1]
+def test_each_suite_has_its_share_of_the_time(quick_run: tuple[int, str]) -> None:
+    output = quick_run[1]
     assert " time by suite " in output
     assert "100.0 %" in output
 

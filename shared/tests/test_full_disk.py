@@ -12,7 +12,7 @@ import pytest
 
 from patchbay.bus import Bus, Message
 from patchbay.messages import Ack, AckRanges, decode_events, encode, ranges_of
-from patchbay.outbox import Outbox, OutboxFull
+from patchbay.outbox import Outbox, OutboxFull, room
 from patchbay.outbox import outbox as outbox_module
 from patchbay.outbox.ranges import first_of
 from patchbay.testing import MakeBus, until
@@ -58,7 +58,7 @@ class Domain:
 async def test_a_disk_full_of_the_outbox_heals_when_its_events_are_acknowledged(
     make_bus: MakeBus, disk: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.05)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.05)
     monkeypatch.setattr(outbox_module, "FORGET_AFTER_S", 0.05)
     bus = make_bus(INSTANCE)
     path = disk / "outbox.sqlite"
@@ -77,7 +77,7 @@ async def test_a_disk_full_of_the_outbox_heals_when_its_events_are_acknowledged(
 async def test_an_outbox_that_starts_on_a_full_disk_takes_nothing_until_there_is_room(
     make_bus: MakeBus, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.05)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.05)
     path = disk / "outbox.sqlite"
     async with Outbox(make_bus(INSTANCE), "tiny", path):
         pass

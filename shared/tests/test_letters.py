@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from patchbay.bus import Bus, Message
 from patchbay.bus.letters import read_letter
 from patchbay.messages import DeadLetter, encode
-from patchbay.testing import MakeBus, Part, until
+from patchbay.testing import MakeBus, Part, broker_settings, until
+from patchbay.topics import Topics
 
 
 def read(bus: Bus) -> list[dict[str, Any]]:
@@ -71,13 +75,72 @@ async def test_a_reason_that_no_packet_would_hold_is_cut_and_holds_up_no_other_l
     assert [letter["reason"] for letter in letters] == ["x" * 1024, "short"]
 
 
+async def test_a_flood_of_refusals_gets_ten_letters_a_second_and_one_that_counts_the_rest(
+    make_bus: MakeBus,
+) -> None:
+    reader = make_bus("locker-domain-x")
+    letters = read(reader)
+    bus = make_bus("locker-edge-x")
+    for one in (reader, bus):
+        one.start()
+        await one.wait_connected(5)
+    flood = 100_000
+    began = time.monotonic()
+    for number in range(flood):
+        bus.dead_letter("locker", f"invalid {number}", b"{}", peer="127.0.0.1:1")
+    at_most = 12 + 10 * (time.monotonic() - began)
+    bus.dead_letter("locker", "over the packet size", b"[]", accepted=True)
+    await bus.stop()  # what was left out is said at the latest now
+    await until(lambda: letters and "left out" in letters[-1]["reason"])
+    *first, accepted, summary = letters
+    assert 10 <= len(first) <= at_most
+    assert accepted["reason"] == "over the packet size"
+    number, text = summary["reason"].split(" ", 1)
+    assert text == f"dead letters left out, the last one: invalid {flood - 1}"
+    assert int(number) + len(first) == flood
+
+
+async def test_what_is_left_out_is_said_once_in_a_while_and_letters_wait_in_bounded_room(
+    mosquitto: Part,
+) -> None:
+    settings = structs.replace(
+        broker_settings(mosquitto.port),
+        dead_letters_per_s=1_000_000,
+        dead_letter_summary_s=0.2,
+        dead_letter_queue=20,
+    )
+    bus = Bus(settings, client_id="locker-edge-x", topics=Topics(), announce=False)
+    letters = read(bus)
+    mosquitto.kill()
+    async with bus:
+        for number in range(100):
+            bus.dead_letter("locker", f"invalid {number}", b"{}")
+        await asyncio.sleep(0.5)  # nothing is said while nobody could read it
+        mosquitto.start()
+        await until(lambda: len(letters) == 21)
+    assert [one["reason"] for one in letters[:20]] == [f"invalid {n}" for n in range(80, 100)]
+    assert letters[20]["reason"] == "80 dead letters left out, the last one: invalid 79"
+
+
+async def test_ten_refusals_a_second_are_logged(
+    make_bus: MakeBus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bus = make_bus("locker-edge-x")
+    for number in range(1000):
+        bus.dead_letter("locker", f"invalid {number}", b"{}", peer="127.0.0.1:1")
+    await bus.stop()
+    text = capsys.readouterr().out
+    assert 10 <= text.count("invalid input") <= 20
+    assert text.count("dead letters left out") == 1
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"\xff", b'{"a": "\xff"}', b"[" * 50_000, b'{"id": "1"}', b"x" * 5000],
 )
 def test_what_is_no_letter_is_read_as_a_letter_about_itself(payload: bytes) -> None:
     letter = read_letter(payload, "locker-domain-x")
-    assert letter.reason.startswith("a dead letter that is none: ")
+    assert letter.reason.startswith("invalid dead letter: ")
     assert (letter.source, letter.size) == ("locker-domain-x", len(payload))
     assert bytes.fromhex(letter.hex) == payload[:1024]
 

@@ -12,7 +12,7 @@ import pytest
 from patchbay.bus import Bus, Message
 from patchbay.errors import Unavailable
 from patchbay.messages import Ack, Event, decode_events, encode
-from patchbay.outbox import Outbox, OutboxFull
+from patchbay.outbox import Outbox, OutboxFull, room
 from patchbay.outbox import outbox as outbox_module
 from patchbay.testing import MakeBus, broker_settings, until
 from patchbay.topics import Topics
@@ -104,7 +104,7 @@ async def test_what_was_taken_in_before_the_end_is_in_the_file(alone: Bus, path:
 async def test_a_failed_commit_takes_nothing_and_says_so_and_heals(
     alone: Bus, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 3600.0)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 3600.0)
     async with Outbox(alone, "tiny", path) as outbox:
         commits = Commits(outbox)
         say(outbox, 1)
@@ -122,7 +122,7 @@ async def test_a_failed_commit_takes_nothing_and_says_so_and_heals(
             say(outbox, 2)
 
         out_of_order(outbox, broken=False)
-        outbox._retry_at = 0.0
+        outbox._room.retry_at = 0.0
         assert not outbox.full
         say(outbox, 2)
         assert await commits.next()
@@ -133,7 +133,7 @@ async def test_a_failed_commit_takes_nothing_and_says_so_and_heals(
 async def test_a_file_that_may_not_grow_takes_nothing_and_heals(
     alone: Bus, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.0)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.0)
     async with Outbox(alone, "tiny", path) as outbox:
         commits = Commits(outbox)
         db = outbox._journal._db
@@ -203,7 +203,7 @@ async def test_text_that_cannot_be_written_is_refused_and_spoils_nothing_else(
 async def test_a_note_that_cannot_be_written_leaves_no_hole_in_the_numbers(
     alone: Bus, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.0)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.0)
     async with Outbox(alone, "tiny", path) as outbox:
         commits = Commits(outbox)
         say(outbox, 1)
@@ -280,7 +280,7 @@ async def test_what_is_taken_in_arrives_and_is_forgotten_when_it_is_acknowledged
 async def test_a_number_whose_commit_failed_is_used_again_so_that_no_gap_shows(
     make_bus: MakeBus, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DISK_RETRY_S", 0.0)
+    monkeypatch.setattr(room, "DISK_RETRY_S", 0.0)
     domain = Domain(make_bus("tiny-domain-1"), acknowledges=True)
     domain.bus.start()
     await domain.bus.wait_connected(5)

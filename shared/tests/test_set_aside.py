@@ -15,6 +15,7 @@ from patchbay.chaos.store_link import How, Refusal, StoreLink, containing
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.inbox import Inbox
 from patchbay.messages import Ack, DeadLetter, Event, batch, encode
+from patchbay.settings import BrokerSettings
 from patchbay.store import DEAD_LETTERS, Document, Store
 from patchbay.testing import MakeBus, Part, eventually, until
 from tests.inbox_ends import ALONE, BATCH, EDGE, SETTINGS, Edge, event
@@ -269,19 +270,16 @@ class Broker:
 @pytest.mark.parametrize("largest", [0, 200, 300, 500, 1500, 100_000])
 def test_a_letter_that_is_too_large_for_the_broker_keeps_no_other_waiting(largest: int) -> None:
     broker = Broker(largest)
-    letters = DeadLetters("u", 10)
-    letters.add("dead/x", "r" * 5000, b"\xff" * 5000, topic="t" * 5000)
-    letters.send(broker.post)
+    letters = DeadLetters("u", BrokerSettings(), broker.post, lambda: True)
+    letters.refuse("dead/x", "r" * 5000, b"\xff" * 5000, topic="t" * 5000)
     broker.largest = 100_000
     for number in range(3):
-        letters.add("dead/x", f"small {number}", b"a")
-        letters.send(broker.post)
+        letters.refuse("dead/x", f"small {number}", b"a")
     assert [one.reason for one in broker.taken[-3:]] == ["small 0", "small 1", "small 2"]
     assert len(broker.taken) + letters.dropped == 4
 
 
 def test_a_post_that_fails_in_any_way_keeps_no_letter_waiting() -> None:
-    letters = DeadLetters("u", 10)
     failures: list[Exception] = [ValueError("invalid topic"), RuntimeError("?")]
     taken: list[bytes] = []
 
@@ -290,22 +288,25 @@ def test_a_post_that_fails_in_any_way_keeps_no_letter_waiting() -> None:
             raise failures.pop()
         taken.append(payload)
 
+    letters = DeadLetters("u", BrokerSettings(), post, lambda: True)
     for number in range(3):
-        letters.add("dead/x", str(number), b"")
-    letters.send(post)
+        letters.refuse("dead/x", str(number), b"")
     assert len(taken) == 1
 
 
 def test_a_letter_waits_while_the_broker_is_away() -> None:
-    letters = DeadLetters("u", 10)
-
-    def away(topic: str, payload: bytes, *, on_ack: OnAck) -> None:
-        raise Unavailable("away")
-
     broker = Broker(100_000)
-    letters.add("dead/x", "1", b"")
-    letters.send(away)
-    letters.send(broker.post)
+    away = [Unavailable("away")]
+
+    def post(topic: str, payload: bytes, *, on_ack: OnAck) -> None:
+        if away:
+            raise away.pop()
+        broker.post(topic, payload, on_ack=on_ack)
+
+    letters = DeadLetters("u", BrokerSettings(), post, lambda: True)
+    letters.refuse("dead/x", "1", b"")
+    assert not broker.taken
+    letters.send()
     assert [one.reason for one in broker.taken] == ["1"]
 
 

@@ -390,3 +390,40 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
         port = here.server.port
         with pytest.raises(Unavailable, match=rf"cannot listen on 127.0.0.1:{port}: the port is"):
             await House(port=port).server.start()
+
+
+def _masked(message: bytes) -> bytes:
+    """A text message of a client in its frame."""
+    return bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message
+
+
+@on_both_loops
+async def test_a_flood_of_tiny_messages_keeps_no_other_client_waiting_and_is_heard_in_order() -> (
+    None
+):
+    flood = 20_000
+    async with house() as here, here.client() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.server.port)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        reading = asyncio.create_task(reader.read())
+        writer.write(b"".join(_masked(b"%d" % number) for number in range(flood)))
+        flooding = here.sessions[1]
+        await until(lambda: flooding.heard)
+        await client.send("stop")
+        assert await said(client) == "stop"
+        assert len(flooding.heard) < flood, "the flood was over before"
+        await until(lambda: len(flooding.heard) == flood)
+        assert flooding.heard == [str(number) for number in range(flood)]
+        writer.close()
+        await reading
+
+
+@on_both_loops
+async def test_a_client_is_closed_after_as_many_invalid_messages_as_the_limit_says() -> None:
+    async with house(limits=Limits(max_invalid=3)) as here, here.client() as client:
+        await until(lambda: here.sessions)
+        told = here.sessions[0].client
+        assert [told.invalid() for _ in range(4)] == [False, False, True, True]
+        assert await closed(client) == 1008
+        assert here.server.invalid == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from patchbay.testing import until
@@ -58,6 +59,24 @@ async def test_what_is_no_job_is_set_aside_and_the_connection_goes_on_if_the_jso
     ]
     assert all(letter["peer"].startswith("127.0.0.1:") for letter in house.dead)
     assert house.intake.bad_input == 5
+
+
+async def test_a_connection_that_sends_ten_invalid_objects_is_closed_and_delays_no_job(
+    house: House,
+) -> None:
+    await house.start()
+    job = Job("CHROMEBOOK_04", "이름", "696969")
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(encode(job) + b"{}" * 500_000 + encode(job))
+    await house.send(job)
+    await house.counted(waiting=2)
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    assert house.intake.bad_input == 10
+    assert house.intake.server is not None
+    assert house.intake.server.invalid == 1
+    await until(lambda: len(house.dead) == 10)
 
 
 async def test_a_full_outbox_loses_nothing_that_was_read(

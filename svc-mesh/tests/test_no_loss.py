@@ -1,4 +1,5 @@
-"""What the UART edge took in is in the store once, whoever is killed, at 2,000 frames a second.
+"""What the UART edge took in is in the store once, whoever is killed, at 2,000 frames a second (500
+in quick runs).
 
 The line itself promises nothing: what an edge had read and not yet committed goes with it when it
 is killed. What it committed has a number in its file, and these numbers have no gap.
@@ -24,8 +25,10 @@ from patchbay_mesh.simulator import Root
 from patchbay_mesh.wire.content import Value, data_frame
 from patchbay_mesh.wire.uart import encode
 
-RATE = 2000
 STEP_S = 0.01
+RATES = pytest.mark.parametrize("rate", [500, pytest.param(2000, marks=pytest.mark.long)])
+"""Frames a second."""
+
 NODES = 20
 
 
@@ -100,7 +103,9 @@ async def here(tmp_path: Path, root: Root) -> AsyncIterator[Installation]:
 class Load:
     """Frames with a number of their own, at a steady rate; what cannot be sent comes later."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, rate: int) -> None:
+        self.step = int(rate * STEP_S)
+        """Frames that are sent together."""
         self.sent = 0
         self._root = root
         self._task = asyncio.create_task(self._run())
@@ -114,7 +119,7 @@ class Load:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         for step in itertools.count(1):
-            frames = range(self.sent, self.sent + int(RATE * STEP_S))
+            frames = range(self.sent, self.sent + self.step)
             line = [
                 encode(data_frame(1 + one % NODES, [Value(b"CNT", one.to_bytes(4))]))
                 for one in frames
@@ -129,15 +134,16 @@ async def numbers_in(store: Store) -> list[int]:
 
 
 @pytest.mark.timeout(900)
+@RATES
 async def test_all_that_was_sent_is_there_once_though_all_but_the_uart_edge_are_killed(
-    here: Installation, root: Root
+    here: Installation, root: Root, rate: int
 ) -> None:
     async with Store(StoreSettings(), here.uri) as store:
 
         async def readings() -> int:
             return await store.count("readings", {})
 
-        probing = Load(root)
+        probing = Load(root, rate)
         await eventually(readings)
         first = probing.sent  # what came before the edge had opened the port was said to nobody
         for part in (here.domain, here.broker, here.store, here.api, here.monitor, here.domain):
@@ -148,7 +154,7 @@ async def test_all_that_was_sent_is_there_once_though_all_but_the_uart_edge_are_
         await probing.stop()
 
         await reaches(readings, probing.sent - first)
-        wanted = set(range(first, probing.sent - int(RATE * STEP_S)))
+        wanted = set(range(first, probing.sent - probing.step))
         await reaches(lambda: _found(store, wanted), len(wanted))
         counted = Counter(await numbers_in(store))
         assert set(counted.values()) == {1}
@@ -156,15 +162,16 @@ async def test_all_that_was_sent_is_there_once_though_all_but_the_uart_edge_are_
 
 
 @pytest.mark.timeout(900)
+@RATES
 async def test_all_that_the_uart_edge_committed_is_there_once_though_it_is_killed(
-    here: Installation, root: Root
+    here: Installation, root: Root, rate: int
 ) -> None:
     async with Store(StoreSettings(), here.uri) as store:
 
         async def readings() -> int:
             return await store.count("readings", {})
 
-        load = Load(root)
+        load = Load(root, rate)
         await eventually(readings)
         seen = [0]
         for _ in range(4):

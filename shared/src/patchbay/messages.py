@@ -20,6 +20,7 @@ from msgspec import Meta, Raw, Struct
 
 from patchbay.clock import CLOCK, RELEASE
 from patchbay.errors import Rejected
+from patchbay.validation import explain_payload
 
 T = TypeVar("T")
 
@@ -227,14 +228,19 @@ def encode(value: Any) -> bytes:
 
 
 def decode(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], payload: bytes) -> T:
-    """What somebody else sent. Raises `msgspec.DecodeError` or its subclass `ValidationError`.
+    """What somebody else sent. Raises `msgspec.DecodeError` or its subclass `ValidationError`,
+    whose text is in words (`patchbay.validation`).
 
     msgspec itself lets other errors out for text that is no UTF-8 and for a nesting too deep.
     """
     try:
         return decoder.decode(payload)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        packed = isinstance(decoder, msgspec.msgpack.Decoder)
+        codec: Any = msgspec.msgpack if packed else msgspec.json
+        words = explain_payload(error, decoder.type, payload, codec)
+        invalid = isinstance(error, msgspec.ValidationError)
+        raise (msgspec.ValidationError if invalid else msgspec.DecodeError)(words) from None
 
 
 def decode_events(payload: bytes) -> list[Event]:

@@ -117,6 +117,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metrics_host: str = "127.0.0.1"
     """The address to answer it on. What is said there is no secret, and asks for no password."""
 
+    max_invalid: Count = 10
+    """Invalid frames of one connection after which it is closed, where a protocol goes on after
+    one. A device with a fault sends some; what sends more is no device."""
+
     trusted_proxies: list[str] = []
     """Addresses that stand for many devices (NAT, a proxy): how many connections they have says
     nothing."""
@@ -188,6 +192,13 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     dead_letter_queue: Count = 1000
     """Dead letters kept in memory while the broker is away, some 3 KB each; the newest stay."""
+
+    dead_letters_per_s: Count = 10
+    """Refusals of a unit in a second that get a dead letter and a log line each; the others are
+    counted. Enough to see what devices send, and no work for whoever sends garbage without end."""
+
+    dead_letter_summary_s: Seconds = 10.0
+    """How often one dead letter and one log line say how many refusals were left out, if any."""
 
     bind_host: str = "127.0.0.1"
     """The address that the broker we start listens on: it asks for no password."""

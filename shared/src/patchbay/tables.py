@@ -13,7 +13,9 @@ import msgspec
 from msgspec import Struct, inspect
 from msgspec.structs import FieldInfo
 
+from patchbay.accepted import options
 from patchbay.errors import SettingsError
+from patchbay.validation import explain
 
 T = TypeVar("T", bound=Struct)
 
@@ -71,50 +73,27 @@ def hint(wrong: str, known: Iterable[str]) -> str:
 def _convert(field: FieldInfo, given: Given) -> Any:
     value = given.value
     lax = False
-    options = _options(inspect.type_info(field.type))
+    kinds = options(inspect.type_info(field.type))
     if given.text:
-        value, lax = _understand(options, given)
+        value, lax = _understand(kinds, given)
     try:
         return msgspec.convert(value, field.type, strict=not lax)
     except msgspec.ValidationError as error:
-        raise SettingsError(
-            f"{given.source}: {_expected(options, error)}{_shown(field.name, given)}"
-        ) from error
+        secret = any(word in field.name for word in _SECRET)
+        words = explain(error, field.type, value, secret=secret)
+        raise SettingsError(f"{given.source}: {words}") from error
 
 
-def _understand(options: list[inspect.Type], given: Given) -> tuple[Any, bool]:
+def _understand(kinds: list[inspect.Type], given: Given) -> tuple[Any, bool]:
     """The value that a text stands for, and whether it is a text still (``5`` for a number)."""
     text = given.value
-    if not text and any(isinstance(one, inspect.NoneType) for one in options):
+    if not text and any(isinstance(one, inspect.NoneType) for one in kinds):
         return None, False
-    structured = any(isinstance(one, _STRUCTURED) for one in options)
-    plain = any(isinstance(one, inspect.StrType) for one in options)
+    structured = any(isinstance(one, _STRUCTURED) for one in kinds)
+    plain = any(isinstance(one, inspect.StrType) for one in kinds)
     if not structured or (plain and not text.startswith(("[", "{"))):
         return text, True
     try:
         return msgspec.json.decode(text), False
     except (msgspec.DecodeError, RecursionError) as error:
-        raise SettingsError(f"{given.source}: expected JSON: {error}") from error
-
-
-def _options(info: inspect.Type) -> list[inspect.Type]:
-    """The types that a value may have: a union taken apart."""
-    if isinstance(info, inspect.Metadata):
-        return _options(info.type)
-    if isinstance(info, inspect.UnionType):
-        return [option for one in info.types for option in _options(one)]
-    return [info]
-
-
-def _expected(options: list[inspect.Type], error: msgspec.ValidationError) -> str:
-    """What msgspec says of a value, without what our caller says better."""
-    said, _, place = str(error).replace("`", "").partition(" - at $")
-    choices = [v for one in options if isinstance(one, inspect.LiteralType) for v in one.values]
-    if choices and not place:
-        said = f"expected one of {', '.join(str(choice) for choice in choices)}"
-    said = said.partition(", got ")[0]
-    return said[:1].lower() + said[1:] + (f" at {place}" if place else "")
-
-
-def _shown(key: str, given: Given) -> str:
-    return "" if any(word in key for word in _SECRET) else f", got {given.value!r}"
+        raise SettingsError(f"{given.source}: must be JSON: {explain(error)}") from error

@@ -32,10 +32,13 @@ from websockets.typing import Origin
 from patchbay.errors import Unavailable
 from patchbay.hosts import Hosts
 from patchbay.log import Logger
+from patchbay.net.feed import Feed, Turns
+from patchbay.net.limits import MAX_INVALID
 from patchbay.sockets import peer_address, why_not_listening
 from patchbay.tasks import Tasks
 
 GOING_AWAY: Final = 1001
+POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 
 STOP_GRACE_S: Final = 0.4
@@ -81,6 +84,9 @@ class Limits:
     """A ping this often keeps connections open through routers."""
     ping_timeout_s: float = 20.0
     """A client that does not answer a ping for so long is gone."""
+    max_invalid: int = MAX_INVALID
+    """Invalid messages after which a client is closed, where its session goes on after one
+    (`Client.invalid`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +101,13 @@ class Page:
 class Client:
     """The other end of one connection, as its `Session` sees it."""
 
-    __slots__ = ("_closed", "_connection", "_server", "address", "origin", "path")
+    __slots__ = ("_closed", "_connection", "_invalid", "_server", "address", "origin", "path")
 
     def __init__(self, server: WebSocketServer, connection: ServerConnection) -> None:
         self._server = server
         self._connection = connection
         self._closed = False
+        self._invalid = 0
         self.address = peer_address(connection.remote_address)
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
         request = connection.request
@@ -119,6 +126,16 @@ class Client:
         if not self.closing:
             broadcast((self._connection,), message)
             self._server.look_at(self)
+
+    def invalid(self) -> bool:
+        """It has sent something invalid. With too many of those it is closed (1008).
+
+        Call it for each where the session goes on after one. Is the connection closing now?
+        """
+        self._invalid += 1
+        if self._invalid >= self._server.limits.max_invalid and not self.closing:
+            self._server.close_invalid(self)
+        return self.closing
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Receive nothing more; what was sent still drains. Harmless when said twice."""
@@ -177,6 +194,9 @@ class WebSocketServer:
         """Clients that did not read."""
         self.hurried = 0
         """Connections that were cut before they had finished their handshake, to make room."""
+        self.invalid = 0
+        """Clients closed because they sent too much that is invalid."""
+        self.turns = Turns()
         self.crashes = 0
         """Sessions that raised."""
 
@@ -262,6 +282,14 @@ class WebSocketServer:
             self._log.warning("client dropped: it does not read", peer=client.address)
             client.abort()
 
+    def close_invalid(self, client: Client) -> None:
+        """The client has sent too much that is invalid."""
+        self.invalid += 1
+        self._log.warning(
+            "client closed: too much invalid input", peer=client.address, all=self.invalid
+        )
+        client.close(POLICY_VIOLATION, "too much invalid input")
+
     def keep(self, farewell: Coroutine[Any, Any, None]) -> None:
         """See a close through."""
         self._farewells.spawn(farewell, "close")
@@ -342,12 +370,19 @@ class WebSocketServer:
 
 def _known_to(house: WebSocketServer) -> type[ServerConnection]:
     """Connections that say to the server when they begin and end: the library tells only of those
-    that have finished their handshake."""
+    that have finished their handshake. What is received goes through a `Feed`."""
 
     class Connection(ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
+            self._feed = Feed(house.turns, self.transport, super().data_received)
+            # Messages wait for the session: the rest of what was received waits as well.
+            self.recv_messages.pause = lambda: self._feed.hold(True)
+            self.recv_messages.resume = lambda: self._feed.hold(False)
             house.came(self)
+
+        def data_received(self, data: bytes) -> None:
+            self._feed.received(data)
 
         def connection_lost(self, exc: Exception | None) -> None:
             house.went(self)

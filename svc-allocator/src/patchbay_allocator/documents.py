@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from patchbay.errors import Unreadable
 from patchbay.messages import MAX_INT, rfc3339
 from patchbay.store import Document, ObjectId
+from patchbay.validation import convert
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Change, Job
 from patchbay_allocator.messages import Rejected, color
 
@@ -175,7 +176,7 @@ def _read_found(id: ObjectId, document: Mapping[str, Any]) -> Job:
 def _convert(fields: Mapping[str, Any]) -> Job:
     """Raises `msgspec.ValidationError`."""
     fields = {key: one for key, one in fields.items() if key not in ("_id", "found")}
-    return msgspec.convert(fields, Job, builtin_types=BSON_TYPES, strict=True)
+    return convert(fields, Job, builtin_types=BSON_TYPES, strict=True)
 
 
 def _text(key: str, found: Any) -> str:

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from patchbay.errors import DocumentRefused, Unavailable, Unreadable
 from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
+from patchbay.validation import convert
 from patchbay_allocator import documents
 from patchbay_allocator.documents import BSON_TYPES, CANONICAL, matching, public
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
@@ -379,4 +380,4 @@ def _combinator(combinator: Combinator) -> Document:
 
 def _convert(document: Mapping[str, Any], kind: type[T]) -> T:
     fields = {key: value for key, value in document.items() if key != "_id"}
-    return msgspec.convert(fields, kind, builtin_types=BSON_TYPES, strict=True)
+    return convert(fields, kind, builtin_types=BSON_TYPES, strict=True)

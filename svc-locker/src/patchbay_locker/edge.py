@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -47,6 +48,7 @@ async def run(unit: Unit) -> None:
         synchronous=settings.outbox_synchronous,
         max_rows=settings.outbox_max_rows,
         max_bytes=settings.outbox_max_bytes,
+        waited_for=True,
     ) as outbox:
         edge = LockerEdge(unit.bus, outbox)
         limits = Limits(
@@ -260,7 +262,6 @@ class LockerEdge:
         """Bad input: this connection closes, and what came becomes a dead letter."""
         self.bad_input += 1
         self.bus.dead_letter(SERVICE, error.reason, error.original, peer=session.peer.address)
-        self._log.warning("bad input", peer=session.peer.address, reason=error.reason)
 
     def hold_reading(self) -> None:
         """The outbox is full: read from nobody until there is room."""
@@ -288,7 +289,7 @@ class LockerEdge:
 class BoardSession:
     """One connection of a board. It may carry one report or thousands, pipelined."""
 
-    __slots__ = ("_decoder", "_edge", "_refused", "_waiting", "devices", "number", "peer")
+    __slots__ = ("_decoder", "_edge", "_refused", "_turn", "_waiting", "devices", "number", "peer")
 
     def __init__(self, edge: LockerEdge, peer: Peer) -> None:
         self.peer = peer
@@ -298,7 +299,8 @@ class BoardSession:
         self._edge = edge
         self._decoder = Decoder()
         self._refused = False
-        self._waiting: list[Request] = []
+        self._turn = -1
+        self._waiting: list[tuple[BoardSession, Request]] = []
 
     def received(self, data: bytes) -> None:
         if self._refused:  # it closes after this turn's commit, and has been said to be bad
@@ -326,15 +328,18 @@ class BoardSession:
 
     def await_commit(self, board: BoardMemory, request: Request) -> None:
         """Answer this request once this turn's commit is on disk."""
-        if not self._waiting:
-            self._edge.outbox.after_commit(self._committed)
-        self._waiting.append(request)
+        outbox = self._edge.outbox
+        if self._turn != outbox.turn:
+            self._turn, self._waiting = outbox.turn, []
+            outbox.after_commit(partial(self._committed, self._waiting))
+        self._waiting.append((self, request))
         self.devices.add(board.device)
         self.peer.identify()
 
-    def _committed(self, ok: bool) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _committed(self, waiting: list[tuple[BoardSession, Request]], ok: bool) -> None:
+        if waiting is self._waiting:  # an idle board keeps no request
+            self._turn, self._waiting = -1, []
         if ok:
-            self._edge.answer([(self, request) for request in waiting])
+            self._edge.answer(waiting)
         else:
             self.peer.close()

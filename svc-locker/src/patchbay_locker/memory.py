@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -100,16 +101,26 @@ class BoardMemory:
         return Answer(request.header, request.id, request.send_text, reset, held.blocked, codes)
 
 
+class _Turn:
+    """What goes with one commit: boards as they were before it, and desired states."""
+
+    __slots__ = ("before", "desired", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
+        self.desired: dict[str, bytes | None] = {}
+
+
 class Memory:
     """All boards of one edge."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._boards: dict[str, BoardMemory] = {}
-        self._before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
-        self._noted: dict[str, bytes | None] = {}
-        self._unwritten: dict[str, bytes | None] = {}
-        self._commit_awaited = False
+        self._turn = _Turn(-1)
+        self._unwritten: dict[str, tuple[int, bytes | None]] = {}
+        """Desired states whose commit has failed, with the number of its turn."""
         for device, last in outbox.read_notes("last/", Last.from_bytes).items():
             self.board(device).last = last
         for device, held in outbox.read_notes("desired/", Held).items():
@@ -202,30 +213,29 @@ class Memory:
     def _changes(self, board: BoardMemory) -> None:
         """A report changes this board: keep what it was before this turn."""
         before = (board.last, board.prior, board.reset_done, board.told)
-        self._before.setdefault(board, before)
-        self._await_commit()
+        self._this_turn().before.setdefault(board, before)
 
     def _note_desired(self, device: str, payload: bytes | None) -> None:
         self._outbox.note(f"desired/{device}", payload)
-        self._noted[device] = payload
-        self._await_commit()
+        self._this_turn().desired[device] = payload
 
-    def _await_commit(self) -> None:
-        if not self._commit_awaited:
-            self._commit_awaited = True
-            self._outbox.after_commit(self._committed)
+    def _this_turn(self) -> _Turn:
+        """What goes with the commit that what is taken in now will be in."""
+        if self._turn.number != self._outbox.turn:
+            self._turn = _Turn(self._outbox.turn)
+            self._outbox.after_commit(partial(self._committed, self._turn))
+        return self._turn
 
-    def _committed(self, ok: bool) -> None:
-        self._commit_awaited = False
-        before, self._before = self._before, {}
-        noted, self._noted = self._noted, {}
+    def _committed(self, turn: _Turn, ok: bool) -> None:
         if not ok:
-            for board, was in before.items():
+            for board, was in turn.before.items():
                 board.last, board.prior, board.reset_done, board.told = was
-            self._unwritten.update(noted)
+            for device, payload in turn.desired.items():
+                if self._unwritten.get(device, (-1, None))[0] < turn.number:
+                    self._unwritten[device] = turn.number, payload
             return
-        for device in noted:
+        for device in turn.desired:
             self._unwritten.pop(device, None)
         unwritten, self._unwritten = self._unwritten, {}
-        for device, payload in unwritten.items():
+        for device, (_, payload) in unwritten.items():
             self._note_desired(device, payload)

@@ -34,7 +34,7 @@ from patchbay.bus.requests import Requests
 from patchbay.bus.router import Router
 from patchbay.bus.subscription import Subscription
 from patchbay.errors import Unavailable
-from patchbay.messages import DeadLetter, new_id
+from patchbay.messages import new_id
 from patchbay.progress import Progress
 from patchbay.settings import BrokerSettings
 from patchbay.tasks import Tasks
@@ -92,7 +92,7 @@ class Bus:
         self.keep_letter: KeepLetter | None = None
         """Stores dead letters, in a unit that has a store."""
         self._asides = self._queued("", self._fail_again)
-        self._letters = DeadLetters(client_id, settings.dead_letter_queue)
+        self._letters = DeadLetters(client_id, settings, self.post, lambda: self.connected)
         self._requests: Requests | None = None
         self._connected = asyncio.Event()
         self._nonce = b""
@@ -146,6 +146,7 @@ class Bus:
     async def stop(self) -> None:
         """Say offline, disconnect, and end what was waiting."""
         self._presence.leave()
+        self._letters.close()
         if self._task is None:
             return
         if self._connection is not None and self._connection.alive:
@@ -389,11 +390,27 @@ class Bus:
         )
 
     def dead_letter(
-        self, service: str, reason: str, original: bytes, *, topic: str = "", peer: str = ""
+        self,
+        service: str,
+        reason: str,
+        original: bytes,
+        *,
+        topic: str = "",
+        peer: str = "",
+        accepted: bool = False,
     ) -> None:
-        """Publish what could not be handled, and why. Never raises; see `DeadLetters`."""
-        letter = write_letter(self.client_id, reason, original, topic=topic, peer=peer)
-        self._publish_letter(service, letter)
+        """Publish invalid input, and why it is refused, and log it, at a bounded rate: see
+        `DeadLetters`. Never raises.
+
+        ``accepted``: it was taken in before, and nobody else has it: it is published whatever the
+        rate.
+        """
+        dead = self.topics.dead(service)
+        if accepted:
+            letter = write_letter(self.client_id, reason, original, topic=topic, peer=peer)
+            self._letters.put(dead, letter)
+        else:
+            self._letters.refuse(dead, reason, original, topic=topic, peer=peer)
 
     async def set_aside(
         self,
@@ -413,12 +430,7 @@ class Bus:
         letter = write_letter(self.client_id, reason, original, topic=topic, id=id)
         if self.keep_letter is not None:
             await self.keep_letter(letter, original, content_type)
-        self._publish_letter(service, letter)
-
-    def _publish_letter(self, service: str, letter: DeadLetter) -> None:
-        self._letters.put(self.topics.dead(service), letter)
-        if self.connected:
-            self._letters.send(self.post)
+        self._letters.notify(self.topics.dead(service), letter)
 
     @property
     def dead_letters(self) -> int:
@@ -462,7 +474,7 @@ class Bus:
             self._nonce = new_id().encode()
             connection.publish(self.topics.fence(self.client_id), self._nonce)
         self._connected.set()
-        self._letters.send(self.post)
+        self._letters.send()
         for topic, payload in self._kept.items():
             connection.publish(topic, payload, retain=True)
         await self._hooks.run(connection)

@@ -28,6 +28,7 @@ from patchbay.bus.requests import OUTCOME_UNKNOWN
 from patchbay.errors import OutcomeUnknown, Rejected, TooLarge, Unavailable
 from patchbay.messages import Cancel, answer, event_type, new_event, new_id, refusal
 from patchbay.topics import Address, matches, shared
+from patchbay.validation import convert
 
 MOVING_EXPIRY_S = 30.0
 """A command that moves something and could not act for so long is refused: nobody stands there any
@@ -162,7 +163,7 @@ class Commands:
         command = self._table[address.name]
         try:
             envelope = unwrap(message)
-            value = msgspec.convert(envelope.body, command.type)
+            value = convert(envelope.body, command.type)
         except (Rejected, msgspec.ValidationError):
             envelope = Envelope(arrival_id(message), message.dup, None)
             value = command.type()
@@ -210,7 +211,7 @@ class Commands:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")
         envelope = unwrap(message)
         try:
-            value = msgspec.convert(envelope.body, command.type)
+            value = convert(envelope.body, command.type)
         except msgspec.ValidationError as error:
             raise Rejected("bad_request", f"{name}: {error}") from error
         request = _request(message, device, name, envelope)

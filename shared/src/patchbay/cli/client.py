@@ -19,7 +19,7 @@ import typer
 
 from patchbay.cli.printable import echo, printable, printable_json
 from patchbay.errors import OutcomeUnknown, PatchbayError, Rejected, Unavailable
-from patchbay.messages import Failure, encode
+from patchbay.messages import Failure, decode, encode
 from patchbay.topics import device_id
 
 if TYPE_CHECKING:
@@ -148,10 +148,10 @@ async def request_on(
 
 def _fields(service: str, payload: bytes) -> dict[str, Any]:
     try:
-        outcome = msgspec.json.decode(payload, type=_Answer)
-        fields: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+        outcome = decode(msgspec.json.Decoder(_Answer), payload)
+        fields = decode(msgspec.json.Decoder(dict[str, Any]), payload)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"the {service} domain gave an answer that is none: {error}") from error
+        raise Unavailable(f"invalid response from the {service} domain: {error}") from error
     if not outcome.ok:
         failure = outcome.error or Failure("refused", "without a reason")
         raise Rejected(failure.code, failure.message)

@@ -1,36 +1,14 @@
-"""Text of others on a terminal: devices and people name things as they like."""
+"""Text of others on a terminal: see `patchbay.printable`."""
 
 from __future__ import annotations
 
-import re
-
 import typer
 
-_UNSAFE_IN_JSON = re.compile(r"[^\n\x20-\x7e]")
+from patchbay.printable import printable, printable_json
 
-
-def printable(text: str) -> str:
-    """The text with what would move a terminal's cursor, or turn its text around, spelled out."""
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
-
-
-def printable_json(text: str) -> str:
-    """JSON that says the same, with such characters as JSON's own escapes."""
-    return _UNSAFE_IN_JSON.sub(_escaped, text)
+__all__ = ["echo", "printable", "printable_json"]
 
 
 def echo(text: object, *, err: bool = False) -> None:
     """Print one or more lines, each `printable`."""
     typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    char = found.group()
-    if char.isprintable():
-        return char
-    units = char.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -30,6 +30,7 @@ from patchbay.errors import DocumentRejected, Rejected, Unavailable, Unreadable
 from patchbay.messages import MAX_INT, Event, batch, decode
 from patchbay.store import Document, Store
 from patchbay.topics import device_id
+from patchbay.validation import convert
 
 T = TypeVar("T", bound=Struct)
 
@@ -139,9 +140,12 @@ class Aggregates(Generic[T]):
         self.faults: dict[str, str] = {}
         """Documents that are set aside, by id, and what is wrong with each."""
         self.report: Report | None = None
+        """Hears of each document that cannot be read, whenever it is read."""
         self.reloaded: Callable[[Iterable[Aggregate[T]]], None] | None = None
         """Told of documents that were read again: what they hold may not be in flight."""
-        """Hears of each document that cannot be read, whenever it is read."""
+        self.trim: Callable[[dict[str, Aggregate[T]]], None] | None = None
+        """At the first load, after each page: takes out what there is no room for. It stays in the
+        store, and is read when it is invalidated by `doubt`."""
         self.repaired: list[Aggregate[T]] = []
         """Documents that can be read again, until somebody has published what they are."""
         self.lock = asyncio.Lock()
@@ -179,6 +183,18 @@ class Aggregates(Generic[T]):
         check `faults` first."""
         self._known[aggregate.id] = aggregate
 
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Delete documents, also those that are set aside. Returns how many there were. Raises
+        Unavailable; then they are in doubt, as after `save`."""
+        gone = sorted(set(ids))
+        self.doubt(gone)
+        removed = await self._store.remove(self._collection, {"_id": {"$in": gone}})
+        for id in gone:
+            self._known.pop(id, None)
+            self.faults.pop(id, None)
+        self._stale.difference_update(gone)
+        return removed
+
     def doubt(self, ids: Iterable[str]) -> None:
         """Forget what these have become in memory: `load` reads them before the next decision."""
         self._stale.update(ids)
@@ -193,9 +209,13 @@ class Aggregates(Generic[T]):
 
     async def _load(self) -> bool:
         if not self._loaded:
-            found = await self._store.find(self._collection, {})
             self.faults.clear()
-            self._known = await self._read(found)
+            known: dict[str, Aggregate[T]] = {}
+            async for page in self._store.pages(self._collection, {}):
+                known |= await self._read(page)
+                if self.trim is not None:
+                    self.trim(known)
+            self._known = known
             self._stale.clear()
             self._loaded = True
             self._recheck_at = asyncio.get_running_loop().time() + RECHECK_S
@@ -332,7 +352,7 @@ class Aggregates(Generic[T]):
         return one
 
     def _state(self, fields: dict[str, Any]) -> T:
-        return msgspec.convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
+        return convert(fields, self._kind, builtin_types=_BSON_TYPES, strict=True)
 
 
 def _check_numbers(value: Any, where: str, depth: int = 0) -> None:

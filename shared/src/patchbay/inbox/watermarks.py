@@ -12,11 +12,10 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-import msgspec
-
 from patchbay.inbox.aggregates import RECHECK_S, Report
 from patchbay.messages import MAX_INT, Ack, Event
 from patchbay.store import Document, Store
+from patchbay.validation import convert
 
 SOURCES = "sources"
 
@@ -57,7 +56,7 @@ class _Source:
 def _source(found: Document) -> _Source:
     """Raises whatever is wrong with a document."""
     fields = {"upto": found["upto"], "epoch": found["epoch"], "past": _past(found)}
-    source = msgspec.convert(fields, _Source, strict=True)
+    source = convert(fields, _Source, strict=True)
     if not isinstance(found["_id"], str) or not 0 <= source.upto <= MAX_INT:
         raise ValueError(f"_id must be a text and upto 0 to {MAX_INT}")
     return source

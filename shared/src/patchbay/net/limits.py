@@ -11,6 +11,10 @@ ENDED_GRACE_S: Final = 1.0
 """A peer that has said all (``printf ... | nc``) still gets answers for so long."""
 
 
+MAX_INVALID: Final = 10
+"""A device with a fault in its program may send some; what sends more is no device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one server puts up with. Times are seconds, sizes bytes."""
@@ -38,3 +42,6 @@ class Limits:
     Loopback is one of them always."""
     speakers: bool = True
     """Devices here send frames: those that have sent a valid one (`Peer.identify`) come first."""
+    max_invalid: int = MAX_INVALID
+    """Invalid frames after which a peer is closed, where a session goes on after one
+    (`Peer.invalid`)."""

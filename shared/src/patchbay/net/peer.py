@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from patchbay.net.feed import Feed
 from patchbay.net.session import HearsTheEnd, Session
 from patchbay.sockets import find_dead, notice_power_cuts, peer_address
 
@@ -20,10 +21,11 @@ class Peer(asyncio.Protocol):
 
     __slots__ = (
         "_drained",
-        "_early",
         "_ended",
         "_fd",
+        "_feed",
         "_heard_at",
+        "_invalid",
         "_listens",
         "_loop",
         "_server",
@@ -43,7 +45,8 @@ class Peer(asyncio.Protocol):
         self._drained: Callable[[], None] | None = None
         self._ended = False
         self._listens = False
-        self._early = b""
+        self._feed: Feed | None = None
+        self._invalid = 0
         self.address = ""
         """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
         self.host = ""
@@ -69,6 +72,16 @@ class Peer(asyncio.Protocol):
         """It has sent a valid frame. Call it for each: it keeps its slot before those that have
         not, and before those that have been silent for longer."""
         self._server.identify(self)
+
+    def invalid(self) -> bool:
+        """It has sent something invalid. After `Limits.max_invalid` of those it is closed.
+
+        Call it for each where the protocol goes on after one. Is the connection closing now?
+        """
+        self._invalid += 1
+        if self._invalid >= self._server.limits.max_invalid and not self.closing:
+            self._server.close_invalid(self)
+        return self.closing
 
     def write(self, data: bytes) -> bool:
         """Send bytes, in order. True if the kernel has taken all that was ever written.
@@ -131,43 +144,57 @@ class Peer(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.address = peer_address(name)
         self.host = str(name[0]) if isinstance(name, tuple) and name else ""
+        self._feed = Feed(self._server.turns, transport, self._deliver)
         self._session = self._server.admit(self)
 
     def serve(self, session: Session | None) -> None:
         """It has waited for a slot, and has one now."""
         self._session = session
-        early, self._early = self._early, b""
-        if early:
-            self.data_received(early)
-        if self._ended and session is not None and not self.closing:
-            self.eof_received()
+        self.hold(False)
+        self._end_if_all_is_read()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        if self._feed is not None:
+            self._feed.received(data)
+
+    def _deliver(self, data: bytes) -> None:
         session = self._session
         if session is None:
-            if not self.closing:  # it waits, and this was read before it was told to
-                self._early += data
             return
+        self._heard_at = self._loop.time()
         try:
             session.received(data)
         except Exception as error:  # the outermost frame: a session's mistake ends its own peer
             self._server.crashed(self, error)
+        if self._ended:
+            self._end_if_all_is_read()
 
     def eof_received(self) -> bool:
+        if not self._ended:
+            self._ended = True
+            self._end_if_all_is_read()
+        return True
+
+    def _end_if_all_is_read(self) -> None:
+        """It has half-closed, and its session has all that it has sent: tell it, and close soon."""
         session = self._session
+        if not self._ended or session is None or self.closing:
+            return
+        if self._feed is not None and self._feed.waiting:
+            return
         if isinstance(session, HearsTheEnd):
             try:
                 session.ended()
             except Exception as error:  # as above
                 self._server.crashed(self, error)
-        self._ended = True
         if self._listens:
-            return True
+            return
         grace_s = self._server.limits.ended_grace_s
         if grace_s:
             self._loop.call_later(grace_s, self.close)
-        return bool(grace_s)
+        else:
+            self.close()
 
     def resume_writing(self) -> None:
         if self._drained is not None and not self.closing:
@@ -178,7 +205,7 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         session, self._session, self._transport = self._session, None, None
-        self._drained = None
+        self._drained = self._feed = None
         self._server.forget(self)
         if session is not None:
             try:
@@ -190,14 +217,10 @@ class Peer(asyncio.Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop or go on reading."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if held:
-            transport.pause_reading()
-        else:
+        if not held:
             self._heard_at = self._loop.time()  # it could not be heard meanwhile
-            transport.resume_reading()
+        if self._feed is not None:
+            self._feed.hold(held)
 
     def silent_since(self, moment: float) -> bool:
         """Has it said nothing since ``moment`` on the loop's clock?"""

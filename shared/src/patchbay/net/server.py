@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
+from patchbay.net.feed import Turns
 from patchbay.net.limits import Limits
 from patchbay.net.peer import Peer
 from patchbay.net.session import Session
@@ -50,9 +51,12 @@ class Server:
         """Peers dropped because they do not read."""
         self.timed_out = 0
         """Peers closed because they said nothing."""
+        self.invalid = 0
+        """Peers closed because they sent too much that is invalid."""
         self.crashes = 0
         """Exceptions out of sessions."""
         self.paused = False
+        self.turns = Turns()
         self._make_session = make_session
         self._host = host
         self._port = port
@@ -176,7 +180,8 @@ class Server:
         self._peers.add(peer)
         waits = verdict is Verdict.WAIT
         if waits or self.paused:
-            # Not at once: uvloop starts to read after connection_made, whatever we say.
+            # And again: uvloop starts to read after connection_made, whatever we say.
+            peer.hold(True)
             asyncio.get_running_loop().call_soon(self._hold_newcomer, peer)
         return None if waits else self._session(peer)
 
@@ -193,15 +198,21 @@ class Server:
         if self._stopped:
             return
         while (waiting := self._slots.next()) is not None:
-            if not self.paused:
-                waiting.hold(False)
             waiting.serve(self._session(waiting))
+            if self.paused:
+                waiting.hold(True)
 
     def drop(self, peer: Peer) -> None:
         """The peer does not read what we write."""
         self.dropped += 1
         self._log.warning("peer dropped: it does not read", peer=peer.address)
         peer.abort()
+
+    def close_invalid(self, peer: Peer) -> None:
+        """The peer has sent too much that is invalid."""
+        self.invalid += 1
+        self._log_now_and_then("peer closed: too much invalid input", peer, self.invalid)
+        peer.close()
 
     def crashed(self, peer: Peer, error: Exception) -> None:
         """A session raised: log it and close its connection."""

@@ -5,6 +5,8 @@ other two are in `patchbay.inbox`.
 
     Outbox       the whole: take an event in, commit, send, forget when acknowledged
     OutboxFull   refuse the device in its own terms
+    Commits      when it commits, and what goes with one commit
+    Writer       where: in the loop, or in a thread while the disk is slow
     Journal      the SQLite file
     Sender       the window, the batches, the starting again
     Patience     how long it waits before it does

@@ -115,7 +115,12 @@ def open_file(path: Path, synchronous: str) -> tuple[sqlite3.Connection, State]:
     stays as it is.
     """
     log = _log_of(path)
-    db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
+    db = sqlite3.connect(
+        path,
+        isolation_level=None,
+        timeout=LOCK_WAIT_S,
+        check_same_thread=False,  # `Writer` sees to it that one thread at a time uses it
+    )
     try:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,8 +1,7 @@
 """The outbox as an edge sees it.
 
-All that one turn of the loop takes in is one commit, or all of two milliseconds on a busy edge;
-after it the edge's callbacks run and the answers go out. What is committed is never lost, whoever
-is killed.
+After each commit (`Commits`) the edge's callbacks run and the answers go out. What is committed is
+never lost, whoever is killed.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from patchbay.clock import DomainTime
 from patchbay.errors import Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import event_type, rfc3339
+from patchbay.outbox.commits import Commits, Done, Group
 from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.ranges import RangeSender, first_of
+from patchbay.outbox.room import Room
 from patchbay.outbox.salvage import losses
 from patchbay.outbox.sender import WINDOW, Sender
+from patchbay.outbox.writer import Writer
 from patchbay.progress import DISK
 
 T = TypeVar("T")
-
-Done = Callable[[bool], None]
-"""Called after the commit: True, it is safe; False, it could not be written (disk full)."""
 
 GATHER_S = 0.002
 GATHER_ROWS = 16
@@ -40,8 +39,6 @@ reports a second: 60 microseconds of a report instead of 115)."""
 
 FORGET_AFTER_S = 1.0
 """A quiet edge deletes acknowledged rows after so long; a busy one with its next commit."""
-
-DISK_RETRY_S = 1.0
 
 BUSY_POLL_S = 0.2
 """How often an edge that has met damage while it was busy looks whether it may stop."""
@@ -70,11 +67,11 @@ class Outbox:
 
     ``max_rows`` and ``max_bytes`` bound what waits. ``in_order``: the domain service takes each
     event after the one before it; without, its replicas acknowledge what each has persisted.
-    ``gather_s``: commits are so far apart at least, unless ``gather_rows`` have come. ``form``: how
-    events are encoded, in the file and on the bus. ``sheds``: names of events of which the oldest
-    are given up when it is full, for an edge that cannot refuse its device; ``shed`` counts them.
-    ``busy``: while it says so, nothing is committed merely to forget what is acknowledged, for an
-    edge whose loop must not wait for a disk just then.
+    ``gather_s``, ``gather_rows``, ``waited_for``: see `Commits`. ``threaded``: no commit may hold
+    up the loop, however quick the disk is. ``form``: how events are encoded, in the file and on the
+    bus. ``sheds``: names of events of which the oldest are given up when it is full, for an edge
+    that cannot refuse its device; ``shed`` counts them. ``busy``: while it says so, nothing is
+    committed merely to forget what is acknowledged, and damage does not stop the unit.
     Enter it in the unit's loop before the bus connects: it listens for acknowledgements.
     """
 
@@ -90,6 +87,8 @@ class Outbox:
         in_order: bool = True,
         gather_s: float = GATHER_S,
         gather_rows: int = GATHER_ROWS,
+        waited_for: bool = False,
+        threaded: bool = False,
         form: Form = JSON_FORM,
         sheds: Collection[str] = (),
         busy: Callable[[], bool] = lambda: False,
@@ -100,19 +99,21 @@ class Outbox:
         self._service = service
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._gather_s = gather_s
-        self._gather_rows = gather_rows
         self._form = form
         self._busy = busy
         self._in_order = in_order
         self._sheds = {event_type(service, name) for name in sheds}
         self.shed = 0
         self._log = structlog.get_logger("outbox").bind(instance=bus.client_id)
+        self._loop = asyncio.get_running_loop()
         self._journal = Journal(path, synchronous)
-        self._journal.on_damage = self._stop_when_idle
+        self._journal.on_damage = self._damaged
+        self._writer = Writer(threaded=threaded)
         self.unreadable_notes = 0
         sender = Sender if in_order else RangeSender
-        self._sender = sender(self._journal, bus, service, self._acknowledged_some, form)
+        self._sender = sender(
+            self._journal, bus, service, self._acknowledged_some, form, self._writer
+        )
         self._sender.on_time = self._learn_time
         self.on_time: Callable[[], None] | None = None
         """Called once when the domain service has told the time, or does not."""
@@ -120,24 +121,26 @@ class Outbox:
         self.domain_time = DomainTime(noted.get(""))
         """What time it is for the domain service: for capture times and deadlines."""
         self._next = self._journal.seq + 1
-        self._rows: list[Row] = []
-        self._bytes = 0
-        self._notes: dict[str, bytes | None] = {}
+        self._oldest: str | None = None
         self._later: dict[str, Callable[[], bytes]] = {}
-        self._done: list[Done] = []
-        self._turn_scheduled = False
-        self._committed_at = 0.0
-        self._gathering: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
-        self._retry_at = 0.0
         self._shed_at = 0.0
-        self._disk_ok = self._journal.hold_reserve()
-        if not self._disk_ok:
-            self._log.error("outbox full: no room on its disk")
-        self._loop = asyncio.get_running_loop()
+        self._room = Room(self._journal, self._writer, self._log)
+        self._commits = Commits(
+            self._journal,
+            self._writer,
+            self._log,
+            gather_s=gather_s,
+            gather_rows=gather_rows,
+            waited_for=waited_for,
+            forget=self._acknowledged,
+        )
+        self._commits.on_written = self._written
+        self._commits.on_sendable = self._sender.committed
+        self._commits.on_failed = self._not_written
         bus.backlogs.append(self)
         self._work = bus.progress.watch("outbox", lambda: self.waiting > 0, self._sender.cause)
-        bus.progress.watch("outbox file", lambda: not self._disk_ok, lambda: DISK)
+        bus.progress.watch("outbox file", lambda: not self._room.ok, lambda: DISK)
 
     async def __aenter__(self) -> Self:
         self._sender.start()
@@ -150,13 +153,18 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         await self._sender.stop()
-        for timer in (self._forgetting, self._gathering):
-            if timer is not None:
-                timer.cancel()
-        self._note_what_waits()
-        self._commit()
-        self._bus.backlogs.remove(self)
-        self._journal.close()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        try:
+            await self._writer.idle()
+        finally:
+            self._writer.finish()
+            self._note_what_waits()
+            self._commits.commit()
+            self._writer.finish()
+            self._bus.backlogs.remove(self)
+            self._writer.close()
+            self._journal.close()
 
     def now(self) -> str:
         """The domain service's time now, as far as it is known (RFC 3339): when an event that is
@@ -178,25 +186,25 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events that no domain service has persisted yet."""
-        return self._sender.waiting + len(self._rows)
+        return self._sender.waiting + self._commits.rows
 
     def oldest(self) -> str | None:
         """The time (RFC 3339) of the oldest event in the file; None if there is none."""
-        return self._journal.oldest()
+        if not self._writer.busy:
+            self._oldest = self._journal.oldest()
+        return self._oldest
 
     @property
     def full(self) -> bool:
         """Would `add` refuse now? A full disk is tried again every second."""
         if self._journal.damage:
             return True
-        if not self._disk_ok and not self._has_room():
-            return True
-        return self._at_bound
+        return not self._room.worth_a_try() or self._at_bound
 
     @property
     def _at_bound(self) -> bool:
-        return self._journal.rows + len(self._rows) >= self._max_rows or (
-            self._journal.bytes + self._bytes >= self._max_bytes
+        return self._journal.rows + self._commits.rows >= self._max_rows or (
+            self._journal.bytes + self._commits.bytes >= self._max_bytes
         )
 
     def add(
@@ -217,7 +225,8 @@ class Outbox:
         body = self._form.encode(data)
         for text in (device, key, subject, time):
             text.encode()  # the file would refuse it, and with it all that this turn took in
-        self._rows.append(
+        self._commits.add(
+            device,
             Row(
                 self._next,
                 key,
@@ -226,17 +235,15 @@ class Outbox:
                 subject,
                 time,
                 body,
-            )
+            ),
         )
-        self._bytes += len(body)
         self._next += 1
-        self._schedule()
 
     def note(self, name: str, value: bytes | None) -> None:
         """Remember ``value`` under ``name`` with this turn's commit; None forgets it."""
         self._later.pop(name, None)
-        self._notes[name] = value
-        self._schedule()
+        self._commits.group.notes[name] = value
+        self._commits.schedule()
 
     def note_later(self, name: str, value: Callable[[], bytes]) -> None:
         """As `note`, for what is not worth a commit of its own: within `FORGET_AFTER_S`, or when
@@ -264,9 +271,12 @@ class Outbox:
         return found
 
     def after_commit(self, done: Done) -> None:
-        """Call ``done`` when this turn's commit is on disk, or has failed."""
-        self._done.append(done)
-        self._schedule()
+        """Call ``done`` when this turn's commit is on disk, or has failed.
+
+        When commits fail, those of the latest turn are called first: memory is undone backwards.
+        """
+        self._commits.group.done.append(done)
+        self._commits.schedule()
 
     def _learn_time(self, time_s: float) -> None:
         """An acknowledgement says what time it is; 0: an older domain service, which does not."""
@@ -277,56 +287,29 @@ class Outbox:
         if on_time is not None:
             on_time()
 
-    def _schedule(self) -> None:
-        if not self._turn_scheduled:
-            self._turn_scheduled = True
-            self._loop.call_soon(self._end_turn)
+    @property
+    def turn(self) -> int:
+        """The number of the commit that what is taken in now will be in: what an edge remembers
+        together with it, it undoes together if that fails (see `after_commit`)."""
+        return self._commits.turn
 
-    def _end_turn(self) -> None:
-        """Commit what this turn took in, or let a little more gather when commits are frequent."""
-        self._turn_scheduled = False
-        wait_s = self._committed_at + self._gather_s - self._loop.time()
-        if wait_s <= 0 or len(self._rows) >= self._gather_rows:
-            self._commit()
-        elif self._gathering is None:
-            self._gathering = self._loop.call_later(wait_s, self._commit)
+    def _written(self, group: Group) -> None:
+        self._sender.forgotten(group.ranges)
+        if not self._room.ok:
+            self._room.found(wrote=bool(group.rows), then=self._forget_the_rest)
 
-    def _commit(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        rows, self._rows, self._bytes = self._rows, [], 0
-        notes, self._notes = self._notes, {}
-        done, self._done = self._done, []
-        ok = True
-        acked, ranges = self._acknowledged()
-        if rows or notes or ranges or acked > self._journal.acked:
-            try:
-                self._journal.commit(rows, notes.items(), acked, ranges)
-            except (sqlite3.Error, ValueError) as error:
-                ok = False
-                self._next = self._journal.seq + 1
-                self._not_written(error, rows)
-            else:
-                self._sender.forgotten(ranges)
-                if not self._disk_ok:
-                    self._regain(wrote=bool(rows))
-        self._committed_at = self._loop.time()
-        for callback in done:
-            try:
-                callback(ok)
-            except Exception as error:  # one device's answer must not keep others from theirs
-                self._log.error("answer failed", exc_info=error)
-        if ok and rows:
-            self._sender.committed(rows)
-
-    def _not_written(self, error: Exception, rows: list[Row]) -> None:
+    def _not_written(self, error: Exception, events: int) -> None:
+        self._next = self._journal.seq + 1
         if isinstance(error, sqlite3.IntegrityError):  # a number that the file cannot have yet
             self._journal.found_damage(str(error))
         if self._journal.damage:  # the unit stops; the next start salvages
-            self._log.error("outbox damaged", error=str(error), events=len(rows))
+            self._log.error("outbox damaged", error=str(error), events=events)
         else:
-            self._no_room(error, rows)
+            self._no_room(error, events)
+
+    def _damaged(self, why: str) -> None:
+        """The journal has met damage, perhaps in the writer's thread."""
+        self._loop.call_soon_threadsafe(self._stop_when_idle, why)
 
     def _stop_when_idle(self, why: str) -> None:
         """The file is damaged: stop the unit, but not while a pump is on."""
@@ -335,39 +318,24 @@ class Outbox:
         else:
             self._bus.fail(why)
 
-    def _no_room(self, error: Exception, rows: list[Row]) -> None:
+    def _no_room(self, error: Exception, events: int) -> None:
         """Nothing new is taken in for a while; what is acknowledged can be forgotten all the same,
         in the room that was kept for this."""
-        self._disk_ok = False
-        self._retry_at = self._loop.time() + DISK_RETRY_S
-        self._log.error("outbox not written", error=str(error), events=len(rows))
-        self._journal.give_up_reserve()
+        self._log.error("outbox not written", error=str(error), events=events)
+        self._room.lost()
         self._forget_soon()
-
-    def _has_room(self) -> bool:
-        """Is the disk worth another try? Looked at every second."""
-        now = self._loop.time()
-        if not self._journal.holds_reserve and now >= self._retry_at:
-            self._retry_at = now + DISK_RETRY_S
-            self._journal.hold_reserve()
-        return self._journal.holds_reserve
 
     def _acknowledged(self) -> tuple[int, list[tuple[int, int]]]:
         """What to forget with this commit: all of it, or a little at a time on a full disk."""
         acked, ranges = self._sender.acked, self._sender.ranges()
-        if self._disk_ok:
+        if self._room.ok:
             return acked, ranges
         acked = min(acked, self._journal.acked + FORGET_ON_A_FULL_DISK)
         return acked, first_of(ranges, FORGET_ON_A_FULL_DISK)
 
-    def _regain(self, *, wrote: bool) -> None:
-        """A commit on a disk that was full. It has room when the reserve can be held again, and it
-        is well when new events were written; until then more is forgotten."""
-        if self._journal.hold_reserve() and wrote:
-            self._log.info("outbox is written again")
-            self._disk_ok = True
+    def _forget_the_rest(self) -> None:
         if self._owes:
-            self._schedule()
+            self._commits.schedule()
 
     @property
     def _owes(self) -> bool:
@@ -378,6 +346,7 @@ class Outbox:
         """Make room: forget what is acknowledged, or else the oldest telemetry."""
         if self._loop.time() < self._shed_at:
             return
+        self._writer.finish()
         try:
             self._journal.commit([], (), self._sender.acked)
             if not self._at_bound:
@@ -407,9 +376,9 @@ class Outbox:
             self._forget_soon()
         elif self._owes or self._later:
             self._note_what_waits()
-            self._schedule()
+            self._commits.schedule()
 
     def _note_what_waits(self) -> None:
         later, self._later = self._later, {}
         for name, value in later.items():
-            self._notes.setdefault(name, value())
+            self._commits.group.notes.setdefault(name, value())

@@ -32,6 +32,7 @@ from patchbay.outbox.sender import (
     WINDOW,
     Sender,
 )
+from patchbay.outbox.writer import Writer
 
 ENVELOPE_BYTES = 512
 """What an envelope adds to a body, generously: for the size of a batch."""
@@ -55,8 +56,9 @@ class RangeSender(Sender):
         service: str,
         on_ack: Callable[[], None],
         form: Form = JSON_FORM,
+        writer: Writer | None = None,
     ) -> None:
-        super().__init__(journal, bus, service, on_ack, form)
+        super().__init__(journal, bus, service, on_ack, form, writer)
         self._ranges = msgspec.json.Decoder(AckRanges)
         self._under_way: dict[int, _Sent] = {}
         self._again: dict[int, _Sent] = {}
@@ -131,6 +133,9 @@ class RangeSender(Sender):
         if self._again:
             return (one.row for one in self._again.values())
         while not self._fresh and self.sent < self._journal.seq:
+            if self._writer.busy:
+                self._writer.when_idle(self.pump)
+                break
             rows = self._journal.after(self.sent, AHEAD)
             if not rows:
                 break
@@ -174,6 +179,7 @@ class RangeSender(Sender):
                 self._again.pop(seq, None)
                 self._gone.add(seq)
             if last > self.sent and beyond < WINDOW and epoch.name != self._journal.epoch:
+                self._writer.finish()
                 later = self._journal.numbers_between(
                     max(first, self.sent + 1), last, WINDOW - beyond
                 )
@@ -195,8 +201,7 @@ class RangeSender(Sender):
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(sqlite3.Error):  # the journal tells of it
-                self._journal.check_place()
+            self._check_place()
             if self._bus.connected:
                 self._give_up_waiting(self._loop_time())
                 self.pump()

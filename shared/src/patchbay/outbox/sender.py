@@ -14,6 +14,7 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -22,8 +23,9 @@ from patchbay.bus import Bus, Message
 from patchbay.errors import TooLarge, Unavailable
 from patchbay.forms import JSON_FORM, Form
 from patchbay.messages import Ack, AckRanges, Event, decode
-from patchbay.outbox.journal import Epoch, Journal, Row
+from patchbay.outbox.journal import Journal, Row
 from patchbay.outbox.patience import Patience
+from patchbay.outbox.writer import Writer
 from patchbay.progress import BROKER, DOMAIN
 
 WINDOW = 1000
@@ -75,8 +77,10 @@ class Sender:
         service: str,
         on_ack: Callable[[], None],
         form: Form = JSON_FORM,
+        writer: Writer | None = None,
     ) -> None:
         self._journal = journal
+        self._writer = writer or Writer()
         self._bus = bus
         self._service = service
         self._form = form
@@ -163,6 +167,9 @@ class Sender:
         service takes nothing of an epoch after the first event of another.
         """
         if not self._fresh or self._fresh[0].seq != self.sent + 1:
+            if self._writer.busy:
+                self._writer.when_idle(self.pump)
+                return []
             self._fresh = deque(self._journal.after(self.sent, AHEAD))
             if not self._fresh:
                 return []
@@ -206,7 +213,7 @@ class Sender:
     def _set_aside(self, row: Row, error: TooLarge) -> None:
         """An event over the packet size: the sequence goes on with what says so in its place."""
         self._log.error("event too large for the broker", key=row.key[:SHOWN], error=str(error))
-        self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic)
+        self._bus.dead_letter(self._service, str(error), row.body, topic=row.topic, accepted=True)
         shown = row._replace(body=self._form.null, key=row.key[:SHOWN], subject=row.subject[:SHOWN])
         self._post(row.topic, self._envelope(shown), self._form.event_type)
 
@@ -299,13 +306,9 @@ class Sender:
             self.pump()
         elif self._loop_time() - self._asked_at > NAK_PAUSE_S or self._asked_for != self.acked:
             self._asked_at, self._asked_for = self._loop_time(), self.acked
-            try:
-                self._obey(ack, epoch, upto)
-            except sqlite3.Error as error:  # the next nak tries again
-                self._asked_for = -1
-                self._log.error("new epoch not written", error=str(error))
+            self._writer.when_idle(partial(self._obey, ack))
 
-    def _obey(self, ack: Ack, epoch: Epoch, upto: int) -> None:
+    def _obey(self, ack: Ack) -> None:
         """The domain service asks for what comes after ``upto``: send it, if that can help.
 
         It cannot if that event is not in the file any more: the domain's store is new or an older
@@ -313,7 +316,14 @@ class Sender:
         Then what is left becomes a new epoch. What the domain has persisted before, it may count
         again; nothing is lost, and facts have the same ids.
         """
-        first = self._journal.next_after(max(upto, self.acked))
+        epoch = self._journal.find_epoch(ack.epoch)
+        if epoch is None:  # it is persisted meanwhile
+            return
+        upto = min(epoch.base + ack.upto, epoch.last)
+        try:
+            first = self._journal.next_after(max(upto, self.acked))
+        except sqlite3.Error:  # the journal tells of damage
+            return
         if first > epoch.last and epoch.name != self._journal.epoch:
             self.acked = self.sent = max(self.acked, epoch.last)  # nothing of it is left
             self._restart("asked to")
@@ -339,13 +349,20 @@ class Sender:
         self._restart("a new epoch")
 
     def _renew(self, first: int, why: str) -> None:
-        """What is left from ``first`` on is a new epoch. Raises sqlite3.Error."""
-        self._journal.begin_epoch(first)
-        self._doubted = None
-        self.acked = self.sent = first - 1
-        self._log.error("a new epoch begins", why=why, left=self.waiting)
-        self._on_ack()
-        self._restart("new epoch")
+        """What is left from ``first`` on is a new epoch."""
+
+        def begun(error: Exception | None) -> None:
+            if error is not None:  # the next nak tries again
+                self._asked_for = -1
+                self._log.error("new epoch not written", error=str(error))
+                return
+            self._doubted = None
+            self.acked = self.sent = max(self.acked, first - 1)
+            self._log.error("a new epoch begins", why=why, left=self.waiting)
+            self._on_ack()
+            self._restart("new epoch")
+
+        self._writer.run(partial(self._journal.begin_epoch, first), begun)
 
     @staticmethod
     def _loop_time() -> float:
@@ -369,11 +386,15 @@ class Sender:
             self._pausing = None
         self.pump()
 
+    def _check_place(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the journal tells of it
+            if not self._writer.busy:
+                self._journal.check_place()
+
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(sqlite3.Error):  # the journal tells of it
-                self._journal.check_place()
+            self._check_place()
             if self.sent == self.acked:
                 self._patience.begin(self._loop_time())
                 self.pump()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +40,9 @@ SELECTION_TIMEOUT_S = 2.0
 INSERT_BATCH = 1000
 """Documents to one insert. More go as several at a time: the store works on the first while the
 others are still being encoded."""
+
+PAGE = 500
+"""Documents that are read at a time where there may be many: some 1 MB of ours."""
 
 
 class Store:
@@ -222,6 +225,22 @@ class Store:
             if sort:
                 cursor = cursor.sort(list(sort))
             return [one for one in await cursor.to_list() if one.get("_id") != PROBE_ID]
+
+    async def pages(
+        self, collection: str, query: Mapping[str, Any], size: int = PAGE
+    ) -> AsyncIterator[list[Document]]:
+        """The documents that match, ``size`` at a time: however many there are, memory holds one
+        page, and other work goes on between two. Raises Unavailable, QueryRejected."""
+        cursor = self._database[collection].find(query, batch_size=size)
+        try:
+            while True:
+                async with reaching(query=True):
+                    page = await cursor.to_list(size)
+                if not page:
+                    return
+                yield [one for one in page if one.get("_id") != PROBE_ID]
+        finally:
+            await cursor.close()
 
     async def remove(self, collection: str, query: Mapping[str, Any]) -> int:
         """Delete the documents that match. Returns how many there were. Raises Unavailable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -52,6 +53,7 @@ async def run(unit: Unit) -> None:
             ended_grace_s=0,
             max_per_address=settings.max_per_address,
             trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+            max_invalid=unit.config.runtime.max_invalid,
         )
         host, port = unit.config.listen_host(settings.listen_host), unit.config.port(settings.port)
         async with Server(edge.connected, host, port, limits, unit.log, unit.tasks) as server:
@@ -83,7 +85,8 @@ class IntakeEdge:
         self.bad_input = 0
         self._ids = JobIds(outbox.domain_time.time)
         self._waiting: deque[_Taken] = deque()
-        self._turn: list[_Taken] = []
+        self._turn = -1
+        self._taken: list[_Taken] = []
         self._log = structlog.get_logger("intake").bind(instance=bus.client_id)
 
     def connected(self, peer: Peer) -> IntakeSession:
@@ -102,7 +105,6 @@ class IntakeEdge:
         """What came is no job: it becomes a dead letter."""
         self.bad_input += 1
         self.bus.dead_letter(SERVICE, reason, original, peer=peer.address)
-        self._log.warning("bad input", peer=peer.address, reason=reason)
 
     def _add(self, taken: _Taken) -> bool:
         """Put a job into the outbox; False if there is no room."""
@@ -118,15 +120,15 @@ class IntakeEdge:
             )
         except OutboxFull:
             return False
-        if not self._turn:
-            self.outbox.after_commit(self._committed)
-        self._turn.append(taken)
+        if self._turn != self.outbox.turn:
+            self._turn, self._taken = self.outbox.turn, []
+            self.outbox.after_commit(partial(self._committed, self._taken))
+        self._taken.append(taken)
         return True
 
-    def _committed(self, ok: bool) -> None:
-        turn, self._turn = self._turn, []
+    def _committed(self, taken: list[_Taken], ok: bool) -> None:
         if not ok:  # nobody would send them again: they are tried until they are written
-            self._waiting.extendleft(reversed(turn))
+            self._waiting.extendleft(reversed(taken))
             self._hold_reading()
 
     def _hold_reading(self) -> None:
@@ -175,11 +177,15 @@ class IntakeSession:
         for frame in frames:
             if isinstance(frame, Refused):
                 self._edge.refuse(frame.reason, frame.original, self._peer)
+                if self._peer.invalid():
+                    return
                 continue
             try:
                 job = requested(frame.client, frame.customer, frame.color)
             except Rejected as error:
                 self._edge.refuse(error.message, frame.original, self._peer)
+                if self._peer.invalid():
+                    return
             else:
                 self._peer.identify()
                 self._edge.take(job)

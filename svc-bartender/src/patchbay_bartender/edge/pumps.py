@@ -78,7 +78,8 @@ async def run(unit: Unit) -> None:
             synchronous=settings.outbox_synchronous,
             max_rows=settings.outbox_max_rows,
             max_bytes=settings.outbox_max_bytes,
-            busy=lambda: bool(bank.on),  # a card that takes its time would wake the watchdog
+            busy=lambda: bool(bank.on),
+            threaded=True,  # a card that takes its time would wake the watchdog
         ) as outbox:
             with PumpsEdge(unit.bus, outbox, bank, settings, unit.fail) as edge:
                 unit.info_sources["backlog"] = lambda: outbox.waiting

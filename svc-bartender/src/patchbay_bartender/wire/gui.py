@@ -29,6 +29,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from patchbay.validation import explain, explain_payload
+
 MAX_FRAME: Final = 65_536
 """Bytes of one message: a blend has some 200; what is longer is no GUI of ours."""
 
@@ -254,7 +256,7 @@ def text(name: str, data: object) -> str:
 
 def envelope(data: str | bytes) -> Message:
     """A message, its data not looked at. Raises WireError."""
-    message: Message = _decoded(_message, data, _why_no_message)
+    message: Message = _decoded(_message, data, "message")
     return message
 
 
@@ -266,30 +268,20 @@ def shown(text: str) -> str:
 # Details
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | Raw, why: _Why) -> Any:
+def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | Raw, name: str) -> Any:
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise WireError(why(error)) from None
+        text = data if isinstance(data, str) else bytes(data)
+        why = explain_payload(error, decoder.type, text, msgspec.json)
+        raise WireError(f"{name}: {why}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise WireError(f"not JSON: {error}") from None
-
-
-_Why = Callable[[msgspec.ValidationError], str]
-
-
-def _why_no_message(error: msgspec.ValidationError) -> str:
-    text = str(error)
-    return "no type" if "missing required field `type`" in text else f"no message: {text}"
+        raise WireError(f"not JSON: {explain(error)}") from None
 
 
 def _well_formed(raw: Raw) -> None:
     """Raw data was skipped over, and what was only skipped may nest too deep or be no text."""
-    _decoded(_anything, raw, str)
-
-
-def _data(raw: Raw, decoder: msgspec.json.Decoder[Any], name: str) -> Any:
-    return _decoded(decoder, raw, lambda error: f"{name}: {error}")
+    _decoded(_anything, raw, "data")
 
 
 _blend = msgspec.json.Decoder(_Blend)
@@ -301,32 +293,32 @@ _sec_per_liter = msgspec.json.Decoder(_SecPerLiter)
 
 
 def _read_blend(raw: Raw) -> Frame:
-    data: _Blend = _data(raw, _blend, "blend")
+    data: _Blend = _decoded(_blend, raw, "blend")
     return Blend(data.cup_size, data.ratios)
 
 
 def _read_refill(raw: Raw) -> Frame:
-    data: _Refill = _data(raw, _refill, "refill")
+    data: _Refill = _decoded(_refill, raw, "refill")
     return Refill(_pump(data.pump))
 
 
 def _read_state(raw: Raw) -> Frame:
-    data: _State = _data(raw, _state, "set_pump_state")
+    data: _State = _decoded(_state, raw, "set_pump_state")
     return SetPump(_pump(data.pump_index), enabled=data.state)
 
 
 def _read_refill_time(raw: Raw) -> Frame:
-    data: _RefillTime = _data(raw, _refill_time, "set_pump_refill_time")
+    data: _RefillTime = _decoded(_refill_time, raw, "set_pump_refill_time")
     return SetPump(_pump(data.pump_index), refill_time=data.refill_time)
 
 
 def _read_speed_ratio(raw: Raw) -> Frame:
-    data: _SpeedRatio = _data(raw, _speed_ratio, "set_pump_speed_ratio")
+    data: _SpeedRatio = _decoded(_speed_ratio, raw, "set_pump_speed_ratio")
     return SetPump(_pump(data.pump_index), speed_ratio=data.speed_ratio)
 
 
 def _read_sec_per_liter(raw: Raw) -> Frame:
-    data: _SecPerLiter = _data(raw, _sec_per_liter, "set_sec_per_liter")
+    data: _SecPerLiter = _decoded(_sec_per_liter, raw, "set_sec_per_liter")
     return SetSecPerLiter(data.sec_per_liter)
 
 
