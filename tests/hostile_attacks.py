@@ -79,20 +79,34 @@ class Attacker:
         """So many, or in a short test a share of them."""
         return max(1, round(number * self.share))
 
-    def open(self, port: int) -> socket.socket:
-        """A connection from the next of our addresses, with Nagle off. Raises OSError."""
+    async def open(self, port: int, first: bytes = b"") -> socket.socket | None:
+        """A connection from the next of our addresses, on which ``first`` was said; None if there
+        was none to be had."""
         one = socket.socket()
         try:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            one.settimeout(CONNECT_S)
+            one.setblocking(False)
             one.bind((next(self._sources), 0))
-            one.connect(("127.0.0.1", port))
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(CONNECT_S):
+                await loop.sock_connect(one, ("127.0.0.1", port))
+                await loop.sock_sendall(one, first)
         except OSError:
             one.close()
             self.did["refused"] += 1
-            raise
+            return None
         self.did["connections"] += 1
         return one
+
+    async def fill(self, ones: list[socket.socket], wanted: int, port: int, first: bytes) -> None:
+        """Have so many connections open: those that were closed are opened again."""
+        ones[:] = [one for one in ones if _lives(one)]
+        while len(ones) < wanted:
+            some = min(wanted - len(ones), AT_ONCE)
+            opened = await asyncio.gather(*(self.open(port, first) for _ in range(some)))
+            ones += [one for one in opened if one is not None]
+            if None in opened:
+                return
 
     async def stream(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The same with streams."""
@@ -209,20 +223,13 @@ def idle(*, chats: bool) -> Work:
         while True:
             turn = time.monotonic() + 1.0
             for name, ones in open_at.items():
-                ones[:] = [one for one in ones if _lives(one)]
-                while len(ones) < wanted:
-                    try:
-                        ones.append(attacker.open(attacker.ports[name]))
-                    except OSError:
-                        break
-                    ones[-1].setblocking(False)
-                    if chats:
-                        _say(ones[-1], BEGINNINGS[name])
+                first = BEGINNINGS[name] if chats else b""
+                await attacker.fill(ones, wanted, attacker.ports[name], first)
                 if chats:
                     for one in ones:
                         _say(one, b"1")
             attacker.begun()
-            await asyncio.sleep(max(0.0, turn - time.monotonic()))
+            await asyncio.sleep(max(0.1, turn - time.monotonic()))
 
     return run
 
@@ -233,13 +240,7 @@ async def silent_websockets(attacker: Attacker) -> None:
     open_at: dict[str, list[socket.socket]] = {"bartender": [], "lantern-page": []}
     while True:
         for name, ones in open_at.items():
-            ones[:] = [one for one in ones if _lives(one)]
-            for _ in range(wanted - len(ones)):
-                with contextlib.suppress(OSError):
-                    one = attacker.open(attacker.ports[name])
-                    one.sendall(UPGRADE)
-                    one.setblocking(False)
-                    ones.append(one)
+            await attacker.fill(ones, wanted, attacker.ports[name], UPGRADE)
         attacker.begun()
         await asyncio.sleep(0.5)
 
@@ -324,14 +325,11 @@ def flood(messages: Callable[[int], tuple[str, bytes]], count: int, *, qos: int 
 async def idle_clients(attacker: Attacker) -> None:
     """1,000 MQTT clients that have connected and say nothing more."""
     ones: list[socket.socket] = []
+    wanted = attacker.some(1000)
     while True:
-        ones[:] = [one for one in ones if _lives(one)]
-        for _ in range(attacker.some(1000) - len(ones)):
-            with contextlib.suppress(OSError):
-                one = attacker.open(attacker.ports["mqtt"])
-                one.sendall(_connect(f"idle-{os.urandom(4).hex()}"))
-                one.setblocking(False)
-                ones.append(one)
+        for _ in range(wanted):
+            hello = _connect(f"idle-{os.urandom(4).hex()}")
+            await attacker.fill(ones, min(wanted, len(ones) + 1), attacker.ports["mqtt"], hello)
         attacker.begun()
         await asyncio.sleep(0.5)
 
