@@ -340,6 +340,22 @@ def _invented_report(number: int) -> tuple[str, bytes]:
     return f"patchbay/locker/{board}/event/report", body
 
 
+def _invented_source(number: int) -> tuple[str, bytes]:
+    topic, body = _invented_report(0)
+    event = {
+        "specversion": "1.0",
+        "id": f"forged:{number}",
+        "source": f"forged-{number}",
+        "type": "patchbay.locker.report",
+        "subject": "forged-0",
+        "time": "2026-11-20T14:04:49.566Z",
+        "sequence": 1,
+        "epoch": "forged",
+        "data": json.loads(body),
+    }
+    return topic, json.dumps(event).encode()
+
+
 def _dead_letter(number: int) -> tuple[str, bytes]:
     service = ("allocator", "bartender", "lantern", "locker", "mesh")[number % 5]
     body = {"id": f"flood-{number}", "reason": "r" * 900, "time": "2026-11-20T14:04:49.566Z"}
@@ -363,6 +379,7 @@ ATTACKS: Final = {
         Attack("5 MB of {}", tiny_objects(5)),
         Attack("100,000 boards at the port", invented_boards, 60),
         Attack("100,000 boards by MQTT", flood(_invented_report, 100_000), 60, rounds=1),
+        Attack("100,000 sources by MQTT", flood(_invented_source, 100_000), 60, rounds=1),
         *(Attack(f"36,000 times garbage at {port}", garbage(port), 60) for port in BEGINNINGS),
         Attack("1,000 silent connections", idle(chats=False), 30, amount=False),
         Attack("1,000 chatting connections", idle(chats=True), 30, amount=False),

@@ -211,12 +211,13 @@ def _limit(block: str, anchors: Mapping[str, str]) -> str:
 
 def settings(compose: str) -> dict[str, str]:
     """The settings that bound the containers' units: as they are where no variable is set."""
-    pairs = re.findall(r"(PATCHBAY_\w+): \"?([^\"\n]*)\"?", compose)
-    return {
-        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
-        for name, text in pairs
-        if BOUND.fullmatch(name)
-    }
+    anchors = dict(re.findall(r"&([\w-]+) (\$\{\w+:-[^}]*\})$", compose, re.MULTILINE))
+    found = {}
+    for name, text in re.findall(r"(PATCHBAY_\w+): \"?([^\"\s}]*\}?)", compose):
+        if BOUND.fullmatch(name):
+            given = anchors[text.strip("*}")] if text.startswith("*") else text
+            found[name] = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", given)
+    return found
 
 
 def peak_mib(pid: int) -> float:
