@@ -76,7 +76,9 @@ class EmptyOutbox:
 
 def the_locker_s_desk(ear: Any) -> None:
     nobody: Any = None  # no command comes that would ask them
-    patchbay_locker.desk.Desk(ear, nobody, LockerSettings(), nobody)
+    patchbay_locker.desk.Desk(
+        ear, nobody, LockerSettings(), nobody, nobody, mark=nobody, clear=nobody
+    )
 
 
 def the_allocator_s_desk(ear: Any) -> None:
@@ -109,7 +111,7 @@ def the_pumps_edge(ear: Any) -> None:
 
 def the_mesh_s_desk(ear: Any) -> None:
     nobody: Any = None
-    patchbay_mesh.desk.Desk(ear, nobody, Recent(1), MeshSettings(), nobody)
+    patchbay_mesh.desk.Desk(ear, nobody, Recent(1), nobody, MeshSettings(), nobody)
 
 
 def the_uart_edge(ear: Any) -> None:

@@ -24,8 +24,10 @@ from patchbay.net import Limits, Peer, Server
 from patchbay.outbox import Outbox
 from patchbay.testing import PATIENCE_S, until
 from patchbay.topics import Topics, device_id
-from patchbay_locker.edge import BoardSession, LockerEdge
+from patchbay_locker.edge import LockerEdge
 from patchbay_locker.messages import Report
+from patchbay_locker.session import BoardSession
+from patchbay_locker.settings import LockerSettings
 from patchbay_locker.wire import Request, encode_request
 
 EDGE = "locker-edge-x"
@@ -133,12 +135,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(bus: Bus, file: Path, **limits: Any) -> AsyncIterator[Running]:
-    """Run an edge, as its unit does."""
+async def running(
+    bus: Bus, file: Path, *, settings: LockerSettings | None = None, **limits: Any
+) -> AsyncIterator[Running]:
+    """Run an edge, as its unit does. ``limits``: of its outbox."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(bus.stop)
         outbox = await stack.enter_async_context(Outbox(bus, "locker", file, **limits))
-        edge = LockerEdge(bus, outbox)
+        edge = LockerEdge(bus, outbox, settings)
         sessions: list[BoardSession] = []
 
         def connected(peer: Peer) -> BoardSession:

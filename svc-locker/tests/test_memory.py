@@ -311,7 +311,7 @@ async def test_a_desired_state_that_could_not_be_written_is_written_with_a_later
     async with reopen() as outbox:
         memory = Memory(outbox)
         assert codes(memory) == {3: "1111"}
-        assert memory.board("gone").desired is None
+        assert memory.find("gone") is None
 
 
 async def test_that_a_board_has_its_answer_is_known_after_a_restart(reopen: Open) -> None:

@@ -27,7 +27,7 @@ SERVICE = Service(
             subscribe=("locker/+/event/report", "locker/+/event/batch", "locker/+/cmd/+"),
         ),
     },
-    collections=("accesses", "boards", "parked", "rentals"),
+    collections=("accesses", "boards", "forgotten", "parked", "rentals"),
     demo="patchbay_locker.simulator:run",
     chaos="patchbay_locker.chaos:Boards",
     cli="patchbay_locker.cli:app",

@@ -7,6 +7,7 @@ brokers do not deliver them to a subscription with a wildcard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
@@ -95,6 +96,7 @@ class Announcer:
         boards = self._kept.boards
         ids: list[str] | None = None
         while ids is None or ids:
+            await self._flushed()
             async with boards.lock:
                 await self._prepare()
                 if ids is None:
@@ -103,7 +105,58 @@ class Announcer:
                     board = boards.get(id)
                     if board is not None:
                         self._publish_desired(board)
+                if not ids[GREETED:]:
+                    self._publish_forgotten()
                 del ids[:GREETED]
+
+    def _publish_forgotten(self) -> None:
+        """An edge that was away when a board was removed must not serve it from memory."""
+        for id in self._kept.forgotten:
+            if self._kept.boards.get(id) is None:
+                self._retain(self._bus.topics.desired(SERVICE, id), b"")
+
+    async def publish_everything(self) -> None:
+        """All that is retained, after a connect: a page at a time, since what waits for the broker
+        waits in memory. Takes the boards' lock itself. Raises Unavailable."""
+        boards = self._kept.boards
+        async with boards.lock:
+            await self._prepare()
+            ids = [board.id for board in boards]
+        for start in range(0, len(ids), GREETED):
+            async with boards.lock:
+                await self._prepare()
+                for id in ids[start : start + GREETED]:
+                    board = boards.get(id)
+                    if board is not None:
+                        self.publish_all(board)
+            await self._flushed()
+        gone = [id for id in self._kept.forgotten if boards.get(id) is None]
+        for start in range(0, len(gone), GREETED):
+            await self.clear(gone[start : start + GREETED])
+
+    async def _flushed(self) -> None:
+        """Wait until the broker has what was published before. Raises Unavailable."""
+        topic = self._bus.topics.fence(self._bus.client_id)
+        await self._bus.publish(topic, b"")
+
+    async def clear(self, ids: Iterable[str]) -> None:
+        """Clear all that the broker retains of these boards; edges forget them. Returns when the
+        broker has confirmed it. Raises Unavailable."""
+        topics = self._bus.topics
+        some = list(ids)
+        for id in some:
+            self._desired.pop(id, None)
+            self._online.pop(id, None)
+            self._restate.discard(id)
+        kinds = (topics.desired, topics.state, topics.status)
+        clears = [self._clear(topic(SERVICE, id)) for id in some for topic in kinds]
+        for result in await asyncio.gather(*clears, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _clear(self, topic: str) -> None:
+        with contextlib.suppress(TooLarge, ValueError):  # then nothing was retained there
+            await self._bus.publish(topic, b"", retain=True)
 
     # Boards: hold their lock, with the boards loaded
 

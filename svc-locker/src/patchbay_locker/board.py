@@ -13,13 +13,16 @@ Cells are numbered by COLS and ROWS alone; ACT_CON only says which of them have 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from patchbay.messages import rfc3339
 from patchbay_locker.messages import MAX_HOLDER, Desired, DesiredRental, State, StateRental
+
+SETTLED: Final = timedelta(hours=24)
+"""A board that reports for so long is no invention."""
 
 
 class Rental(Struct, frozen=True, kw_only=True):
@@ -95,6 +98,11 @@ class Board(Struct, kw_only=True):
     """A board whose id differs from this one's in case only, and reports too."""
     rival_for: int = 0
     """Reports of this board until ``rival`` is forgotten, unless that reports again."""
+    since: datetime | None = None
+    """When the service took in its first report. None: an earlier version did, ``first_seen``."""
+    used: bool | None = None
+    """It has had a rental or a command, or 24 hours of reports. None: an earlier version, which did
+    not note it."""
     differs: int = 0
     """Reports in a row, since ``rev`` changed, whose BOX_ENG was not our list of codes."""
 
@@ -108,6 +116,24 @@ class Board(Struct, kw_only=True):
         """What the board is to know is another now, and no answer has said so yet."""
         self.rev += 1
         self.differs = 0
+
+    def use(self) -> None:
+        """It is more than an id that somebody may have invented, from now on. A revision above 0
+        tells that to the edges."""
+        self.used = True
+        if not self.rev:
+            self.changed()
+
+    def stranger(self) -> bool:
+        """May it make room for another board? Not if it has had a rental, a command or 24 hours of
+        reports."""
+        if self.used is None:
+            return not (self.rev or self.rentals or self.lasted())
+        return not (self.used or self.rentals)
+
+    def lasted(self) -> bool:
+        """Has it reported for 24 hours?"""
+        return self.last_seen - (self.since or self.first_seen) >= SETTLED
 
     def last_seen_text(self) -> str:
         """``last_seen`` as it goes out (RFC 3339)."""

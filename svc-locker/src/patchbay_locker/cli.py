@@ -32,6 +32,7 @@ from patchbay_locker.messages import (
     Assign,
     Block,
     Extend,
+    Forget,
     Reset,
     Revoke,
     Unblock,
@@ -213,6 +214,28 @@ def reset(
     """Reboot a board once, with its next report."""
     answer = _ask(board_id, "reset", Reset(), state, config)
     _say("the board reboots when it reports next (reset {reset_id})", answer, as_json)
+
+
+@app.command()
+def forget(
+    board_id: BoardId,
+    documents: Annotated[
+        Literal["keep", "remove"],
+        typer.Option(help="What becomes of its ended rentals and its accesses."),
+    ] = "keep",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if it has active rentals: they are revoked.")
+    ] = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove a board that is gone. One that reports again is a new board."""
+    answer = _ask(board_id, "forget", Forget(documents, force), state, config)
+    if as_json:
+        return print_json(answer)
+    counts = ", ".join(f"{name} {number}" for name, number in answer["removed"].items())
+    return echo(f"board {answer['board']} is forgotten; documents removed: {counts}")
 
 
 def _ask(

@@ -18,6 +18,7 @@ from patchbay.inbox import Aggregate
 from patchbay.messages import encode, new_id, now
 from patchbay.store import Document
 from patchbay_locker import rules
+from patchbay_locker.forget import Clear, Forgetting
 from patchbay_locker.messages import (
     ALL,
     SERVICE,
@@ -25,6 +26,7 @@ from patchbay_locker.messages import (
     Assign,
     Block,
     Extend,
+    Forget,
     Reset,
     Revoke,
     Unblock,
@@ -53,16 +55,20 @@ class Desk:
         kept: LockerStore,
         settings: LockerSettings,
         keep: Keep,
-        ends: Ends = rules.expiry,
-        mark: Callable[[], str] = str,
+        ends: Ends,
+        *,
+        mark: Callable[[], str],
+        clear: Clear,
     ) -> None:
-        """``ends``: when a rental ends. ``mark``: for a new one (`Rental.clock`)."""
+        """``ends``: when a rental ends. ``mark``: for a new one (`Rental.clock`). ``clear``: see
+        `Forgetting`."""
         self._kept = kept
         self._ends = ends
         self._mark = mark
         self._code_length = settings.code_length
         self._keep = keep
         self._in_doubt = ""
+        forgetting = Forgetting(kept, ends, clear)
         Commands(
             bus,
             SERVICE,
@@ -74,6 +80,13 @@ class Desk:
                 "unblock": self._changes(Unblock, self._unblock),
                 "reset": Command(
                     Reset, self._reset, moves=True, confirms=True, remembered=self._remembered
+                ),
+                "forget": Command(
+                    Forget,
+                    forgetting.handle,
+                    desired=True,
+                    confirms=True,
+                    remembered=forgetting.remembered,
                 ),
                 "state": Command(Ask, self._state),
                 "boards": Command(Ask, self._boards),
@@ -134,6 +147,7 @@ class Desk:
             if before is not None:
                 return before
             answer, effects = decide(aggregate.state)
+            aggregate.state.use()
             for effect in effects:
                 if isinstance(effect, SaveRental):
                     self._kept.record(effect)

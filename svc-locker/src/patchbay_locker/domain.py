@@ -22,17 +22,16 @@ from patchbay.bus.letters import read_letter
 from patchbay.clock_guard import Guard
 from patchbay.domain_store import domain_store
 from patchbay.errors import Unavailable
+from patchbay.forms import in_json
 from patchbay.inbox import Aggregate, Inbox, Keeper, Outgoing, Publisher
 from patchbay.messages import (
     Event,
     capture_time,
     event_type,
     new_event,
-    new_id,
     now,
     rfc3339,
 )
-from patchbay.progress import Ticks
 from patchbay.runtime import Unit
 from patchbay.settings import StoreSettings
 from patchbay.store import Document, Store
@@ -40,23 +39,17 @@ from patchbay.topics import device_id, twin_id
 from patchbay_locker import rules
 from patchbay_locker.announce import Announcer
 from patchbay_locker.desk import Desk
+from patchbay_locker.housekeeping import Housekeeping
 from patchbay_locker.messages import REPORT, SERVICE, Report
+from patchbay_locker.registry import Registry
 from patchbay_locker.rules import Access, Board, Effect, Publish, SaveRental
 from patchbay_locker.settings import LockerSettings
 from patchbay_locker.store import BOARDS, LockerStore, access
+from patchbay_locker.ticker import Ticker
 from patchbay_locker.timekeeper import Timekeeper
-
-TICK_S = 0.5
-"""How often time is looked at: an expiry is at most so late."""
 
 STOP_SAVE_S = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
-
-SHOWN = 128
-"""Characters of an id in the log."""
-
-FAILED = timedelta(minutes=1)
-"""A board for which time could not do what was due is tried again after so long."""
 
 LAG = timedelta(seconds=5)
 """A report that is so old when it comes is part of a backlog: until that is worked off, a board's
@@ -70,12 +63,16 @@ async def run(unit: Unit) -> None:
     settings = unit.settings(LockerSettings)
     stored = unit.config.store
     async with domain_store(unit) as store:
-        kept = LockerStore(store, stored.events_ttl_s)
+        kept = LockerStore(
+            store, stored.events_ttl_s, settings.rentals_ttl_s, settings.accesses_ttl_s
+        )
         async with LockerDomain(unit.bus, store, kept, settings, stored, unit.clock) as domain:
             unit.info_sources["clock_unsure"] = lambda: int(unit.clock.unsure)
             unit.info_sources["clock_step_s"] = lambda: int(unit.clock.step_s)
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
             unit.info_sources["boards"] = lambda: len(kept.boards)
+            unit.info_sources["boards_evicted"] = lambda: domain.registry.evicted
+            unit.info_sources["boards_refused"] = lambda: domain.registry.refused
             unit.info_sources["reports"] = lambda: domain.inbox.taken
             await unit.serving()
 
@@ -110,23 +107,40 @@ class LockerDomain:
         self.inbox = Inbox(bus, store, store_settings, SERVICE, [REPORT], self._keeper.apply)
         self.time = Timekeeper(bus, kept, guard or Guard(), self.keep)
         self.announcer = Announcer(bus, kept, self.time, self._prepare)
+        self.registry = Registry(bus, store, kept, self.announcer, settings.max_boards)
+        self._housekeeping = Housekeeping(bus, kept, self.registry, lambda: self.time.guard.unsure)
         self.desk = Desk(
-            bus, kept, settings, self.keep, self.time.ends, lambda: self.time.guard.mark
+            bus,
+            kept,
+            settings,
+            self.keep,
+            self.time.ends,
+            mark=lambda: self.time.guard.mark,
+            clear=self.announcer.clear,
+        )
+        self._ticker = Ticker(
+            bus,
+            kept,
+            settings,
+            self.time,
+            self.announcer,
+            self._prepare,
+            self.keep,
+            lambda board, effects, cause, time: self._collect(board, effects, cause, time, []),
         )
         self._publisher: Publisher[Board] = Publisher(bus, SERVICE)
         self._publisher.follow(self.kept.boards)
-        self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
-        self._due: dict[str, datetime | None] = {}
         self._held_elsewhere: dict[str, int] = {}
-        self._ticker: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
         bus.on_connect(self._connected)
         bus.subscribe(bus.topics.dead(SERVICE), self._bury)
 
     async def __aenter__(self) -> Self:
         self.inbox.start()
-        self._ticker = self.bus.tasks.spawn(self._tick_for_ever(), "ticker")
+        self._ticking = self.bus.tasks.spawn(self._ticker.run(), "ticker")
         self._watcher = self.bus.tasks.spawn(self._keeper.watch(), "unreadable documents")
+        self._housekeeper = self.bus.tasks.spawn(self._housekeeping.run(), "housekeeping")
         return self
 
     async def __aexit__(
@@ -139,9 +153,10 @@ class LockerDomain:
         self.announcer.close()
         await self.inbox.stop()
         self._watcher.cancel()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait([self._ticker], timeout=STOP_SAVE_S)
+        self._housekeeper.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait([self._ticking], timeout=STOP_SAVE_S)
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(STOP_SAVE_S), self.kept.boards.lock:
                 await self.kept.boards.load()
@@ -157,11 +172,11 @@ class LockerDomain:
             await self._prepare()
             self.time.listening_since = now()
             for board in boards:
-                self._watch(board)
-                self.announcer.publish_all(board)
-            for edge in self.time.edges:  # after the boards' lists, which go by this time
-                self.time.tell_time(edge)
-            self._publisher.flush(boards)
+                self._ticker.watch(board)
+        await self.announcer.publish_everything()
+        for edge in self.time.edges:  # after the boards' lists, which go by this time
+            self.time.tell_time(edge)
+        self._publisher.flush(boards)
 
     async def _prepare(self) -> None:
         """Load what is not loaded, and what time has to do with it. Hold the boards' lock."""
@@ -182,15 +197,19 @@ class LockerDomain:
             changed: dict[str, Aggregate[Board]] = {}
             facts: list[Document] = []
             moment = now()
+            if self.registry.surplus:
+                await self.registry.find_surplus(self._documents_of(events), moment)
             try:
                 for event in events:
                     self._fold(event, moment, changed, facts)
+                await self.registry.evict(changed, facts)
                 await self.kept.save_facts(facts)
                 self._recall(changed)
                 await self.keep(changed.values())
             except BaseException:
                 # The boards have taken in what is not kept: else it would count as known next time.
                 boards.doubt(changed)
+                self.registry.cancel()
                 raise
 
     def _document_of(self, event: Event) -> str:
@@ -198,6 +217,13 @@ class LockerDomain:
         board = _reports.decode(event.data).board
         twin = twin_id(board)
         return twin if twin in self.kept.boards.faults else device_id(board)
+
+    def _documents_of(self, events: list[Event]) -> list[str]:
+        ids = []
+        for event in events:
+            with contextlib.suppress(msgspec.DecodeError):  # it is refused below
+                ids.append(self._document_of(event))
+        return ids
 
     def _fold(
         self,
@@ -219,14 +245,39 @@ class LockerDomain:
             if report.rev != board.state.rev:
                 self._held_elsewhere[device] = report.rev
             changed[device] = board
+            self.registry.stays(device)
             if board.knows(event):
                 return
+        elif not self._is_new(device, event, at, moment):
+            return
         state, effects = rules.report(board.state if board else None, report, at)
         if board is None:
+            state.since = moment
+            if (gone := self.kept.forgotten.get(device)) is not None:
+                state.rev = max(state.rev, gone.rev) + 1  # above what an edge may still hold
             board = changed[device] = Aggregate(device, state)
             boards.add(board)
         board.apply(event)
         self._collect(board, effects, event.id, event.time, facts)
+
+    def _is_new(
+        self,
+        device: str,
+        event: Event,
+        at: datetime,
+        moment: datetime,
+    ) -> bool:
+        """Does this report make a board known? Not if it is from before that board was removed, or
+        if there is no room."""
+        gone = self.kept.forgotten.get(device)
+        if gone is not None and at <= gone.at:
+            return False
+        if self.registry.admit(device, moment):
+            return True
+        why = f"there are {self.registry.max_boards} boards, and none makes room (max_boards)"
+        topic = self.bus.topics.event(SERVICE, device, REPORT)
+        self.bus.dead_letter(SERVICE, why, in_json(event), topic=topic)
+        return False
 
     def _device(
         self,
@@ -301,89 +352,8 @@ class LockerDomain:
         await self.kept.boards.save(some)
         await self.kept.save_records()
         for board in some:
-            self._watch(board)
+            self._ticker.watch(board)
         self.announcer.saved(some)
         self._publisher.flush(some)
         if not self.settings.state_interval_s:
             self.announcer.publish_states()
-
-    # Time
-
-    async def _tick_for_ever(self) -> None:
-        period_s = min(TICK_S, self.settings.state_interval_s or TICK_S)
-        states_at = 0.0
-        while True:
-            await asyncio.sleep(period_s)
-            try:
-                await self._tick()
-                self._ticks.good()
-            except Unavailable as error:
-                self._ticks.failed(error)
-                self._log.warning("periodic tick skipped: store unavailable", error=str(error))
-            except Exception as error:  # the outermost loop of this task
-                self._ticks.failed(error)
-                self._log.error("tick failed", exc_info=error)
-            if (clock := asyncio.get_running_loop().time()) >= states_at:
-                states_at = clock + self.settings.state_interval_s
-                await self.announcer.publish_saved_states()
-
-    def _watch(self, board: Aggregate[Board]) -> None:
-        """Note when time will have something to do with this board."""
-        self._due[board.id] = rules.due(
-            board.state,
-            self.settings.offline_after_s,
-            self.time.listening_since,
-            self.time.ends,
-        )
-
-    async def _tick(self) -> None:
-        """Do what is due: end rentals, notice silence, forget what the broker has confirmed."""
-        moment = now()
-        if not self.bus.connected:
-            self.time.listening_since = moment
-        boards = self.kept.boards
-        due = {id: None for id, at in self._due.items() if at is not None and at <= moment}
-        if not due and not self.time.due and not any(board.pruned for board in boards):
-            return
-        ids = [*due, *(board.id for board in boards if board.pruned and board.id not in due)]
-        try:
-            await self._tick_boards(ids, moment)
-            return
-        except Unavailable:
-            raise
-        except Exception as error:  # one of them is at fault: time goes on for the others
-            self._log.error("tick failed, now board by board", boards=len(ids), error=repr(error))
-            boards.doubt(ids)
-        for id in ids:
-            try:
-                await self._tick_boards([id], moment)
-            except Unavailable:
-                raise
-            except Exception as error:
-                self._log.error("tick of a board failed", board=id[:SHOWN], error=repr(error))
-                boards.doubt([id])
-                self._due[id] = moment + FAILED
-
-    async def _tick_boards(self, ids: Iterable[str], moment: datetime) -> None:
-        boards = self.kept.boards
-        async with boards.lock:
-            await self._prepare()
-            changed = []
-            for id in ids:
-                board = boards.get(id)
-                if board is None:
-                    self._due.pop(id, None)
-                    continue
-                effects = rules.tick(
-                    board.state,
-                    moment,
-                    self.settings.offline_after_s,
-                    self.time.listening_since,
-                    self.time.ends,
-                )
-                if effects:
-                    board.changed = True
-                    self._collect(board, effects, new_id(), rfc3339(moment), [])
-                self._watch(board)
-                changed.append(board)
-            await self.keep(changed)

@@ -10,9 +10,8 @@ while we listened: a retained ``online`` may be what a killed broker or domain l
 from __future__ import annotations
 
 import asyncio
-import itertools
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import partial
 
 import msgspec
 import structlog
@@ -20,19 +19,25 @@ import structlog
 from patchbay.bus import Bus, Message
 from patchbay.messages import rfc3339
 from patchbay.net import Limits, Peer, Server
-from patchbay.outbox import Outbox, OutboxFull
+from patchbay.outbox import Outbox
 from patchbay.runtime import Unit
 from patchbay.topics import device_id, twin_id
 from patchbay_locker.memory import BoardMemory, Memory
 from patchbay_locker.messages import REPORT, SERVICE, Report
 from patchbay_locker.numbering import Verdict, continues, judge, key
+from patchbay_locker.room import Newcomers
+from patchbay_locker.session import BoardSession
 from patchbay_locker.settings import LockerSettings
-from patchbay_locker.wire import Decoder, Request, WireError, encode
+from patchbay_locker.wire import Request, WireError, encode
 
 DOMAIN_PREFIX = f"{SERVICE}-domain"
 TIME_WAIT_S = 5.0
 """So long after its first connect an edge that does not know the domain's time holds answers back:
 a domain that is there tells it within milliseconds, on a busy machine within seconds."""
+
+MAX_TIMELESS = 1_000
+"""Answers that are held back meanwhile; the connections of more are closed, and boards reconnect.
+"""
 
 FULL_POLL_S = 0.2
 """How often a full outbox is looked at: the domain empties it by hundreds in that time."""
@@ -50,12 +55,13 @@ async def run(unit: Unit) -> None:
         max_bytes=settings.outbox_max_bytes,
         waited_for=True,
     ) as outbox:
-        edge = LockerEdge(unit.bus, outbox)
+        proxies = tuple(unit.config.runtime.trusted_proxies)
+        edge = LockerEdge(unit.bus, outbox, settings, proxies)
         limits = Limits(
             settings.max_connections,
             settings.idle_timeout_s,
             max_per_address=settings.max_per_address,
-            trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+            trusted_proxies=proxies,
         )
         port = unit.config.port(settings.port)
         async with Server(
@@ -65,21 +71,33 @@ async def run(unit: Unit) -> None:
             unit.info_sources["backlog"] = lambda: outbox.waiting
             unit.info_sources["connections"] = lambda: server.connections
             unit.info_sources["boards"] = lambda: len(edge.memory)
+            unit.info_sources["boards_evicted"] = lambda: edge.memory.evicted
+            unit.info_sources["boards_refused"] = lambda: edge.boards_refused
             unit.info_sources["bad_input"] = lambda: edge.bad_input
             unit.info_sources["outbox_full"] = lambda: int(outbox.full)
             await unit.serving()
 
 
-_numbers = itertools.count(1)
-
-
 class LockerEdge:
     """Turns requests into reports on the bus and desired states into answers."""
 
-    def __init__(self, bus: Bus, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        outbox: Outbox,
+        settings: LockerSettings | None = None,
+        trusted_proxies: Iterable[str] = (),
+    ) -> None:
+        settings = settings or LockerSettings()
         self.bus = bus
         self.outbox = outbox
-        self.memory = Memory(outbox)
+        self.memory = Memory(outbox, settings.max_boards)
+        self.boards_refused = 0
+        """Connections closed because they brought a new board that there was no room for."""
+        self._newcomers = Newcomers(
+            settings.new_boards_per_minute, ("127.0.0.1", "::1", *trusted_proxies)
+        )
+        self._max_unanswered = settings.max_boards
         self.server: Server | None = None
         self.bad_input = 0
         self.domain_seen = False
@@ -105,7 +123,8 @@ class LockerEdge:
         if address is None:
             return
         try:
-            if self.memory.desire(address.device, message.payload):
+            now = self.outbox.domain_time.time()
+            if self.memory.desire(address.device, message.payload, now):
                 self._answer_late(address.device)
         except (msgspec.DecodeError, ValueError) as error:
             self._log.error("no desired state", topic=message.topic, error=str(error))
@@ -130,15 +149,18 @@ class LockerEdge:
     # From the boards
 
     def take(self, session: BoardSession, request: Request) -> None:
-        """Take a request in; it is answered after this turn's commit. Raises OutboxFull."""
-        board = self._board(request.id)
+        """Take a request in; it is answered after this turn's commit. Raises OutboxFull, and
+        WireError for a new board that there is no room for."""
+        now = self.outbox.domain_time.time()
+        board = self._board(request.id) or self._admit(session, request, now)
+        board.reports += 1
+        board.seen_at = now
         connection, before = session.number, board.peers.last
         came_back = False
         if connection != before:
             self._move(board, session, request)
             told = board.told > board.reset_done and board.told_on != connection
             came_back = told and board.device not in session.devices and not self._two(board)
-        now = self.outbox.domain_time.time()
         verdict = judge(board.last, request, int(now), came_back=came_back)
         if verdict.kind != "repeat":
             self._report(board, request, verdict, now, came_back)
@@ -151,14 +173,31 @@ class LockerEdge:
             self.memory.tell_reset(board, reset_id, connection)
         session.await_commit(board, request)
 
-    def _board(self, id: str) -> BoardMemory:
-        """A board's memory. Of two whose ids differ only in case the domain has said which one has
-        their usual device id; the other has one of its own, and so codes of its own."""
-        board = self.memory.board(device_id(id))
-        held = board.desired
-        if held is not None and held.board != id and device_id(held.board) == board.device:
-            return self.memory.board(twin_id(id))
-        return board
+    def _board(self, id: str) -> BoardMemory | None:
+        """A board's memory; None if it is not known. Of two whose ids differ only in case the
+        domain has said which one has their usual device id; the other has one of its own, and so
+        codes of its own."""
+        board = self.memory.find(device_id(id))
+        if board is None or (held := board.desired) is None or held.board == id:
+            return board
+        return self.memory.find(twin_id(id)) if device_id(held.board) == board.device else board
+
+    def _admit(self, session: BoardSession, request: Request, now: float) -> BoardMemory:
+        """A new board's memory. Raises WireError: anybody can invent ids."""
+        if not self._newcomers.admit(session.peer.host, self._loop.time()):
+            why = "too many new boards from this address in a minute (new_boards_per_minute)"
+        else:
+            board = self.memory.admit(self._new_device(request.id), now)
+            if board is not None:
+                return board
+            why = "no room for a new board (max_boards)"
+        self.boards_refused += 1
+        raise WireError(why, f"ID={request.id}".encode())
+
+    def _new_device(self, id: str) -> str:
+        """The device id of a board that is not known."""
+        device = device_id(id)
+        return device if self.memory.find(device) is None else twin_id(id)
 
     def _move(self, board: BoardMemory, session: BoardSession, request: Request) -> None:
         """A board's report comes on another connection than its last one."""
@@ -216,22 +255,32 @@ class LockerEdge:
     def answer(self, requests: list[tuple[BoardSession, Request]]) -> None:
         """Answer requests of one session, in one write; hold back what must not be answered."""
         if self._awaits_time():
-            self._timeless.append(requests)
+            if len(self._timeless) < MAX_TIMELESS:
+                self._timeless.append(requests)
+            else:
+                requests[0][0].peer.close()
             return
         now = self.outbox.domain_time.time()
         answers: list[bytes] = []
         answered: list[tuple[BoardMemory, int]] = []
         session = requests[0][0]
         for _, request in requests:
-            board = self._board(request.id)
-            if board.desired is None and not self.domain_seen:
-                self._unanswered[board.device] = (session, request)
+            board = self._board(request.id) or BoardMemory(self._new_device(request.id))
+            if board.desired is None and (not self.domain_seen or self.memory.incomplete):
+                self._hold(board.device, session, request)
             else:
                 answers.append(encode(board.answer(request, now)))
                 answered.append((board, request.send))
         if answers and session.peer.write(b"".join(answers)):
             for board, send in answered:
                 self.memory.answered(board, send)
+
+    def _hold(self, device: str, session: BoardSession, request: Request) -> None:
+        """Answer this report once we know what. Of too many, the oldest never are."""
+        self._unanswered.pop(device, None)
+        self._unanswered[device] = (session, request)
+        if len(self._unanswered) > self._max_unanswered:
+            del self._unanswered[next(iter(self._unanswered))]
 
     def _awaits_time(self) -> bool:
         """We do not know what time it is for the domain service, and it may still tell us: codes
@@ -284,62 +333,3 @@ class LockerEdge:
         for device in session.devices:
             if self._unanswered.get(device, (None,))[0] is session:
                 del self._unanswered[device]
-
-
-class BoardSession:
-    """One connection of a board. It may carry one report or thousands, pipelined."""
-
-    __slots__ = ("_decoder", "_edge", "_refused", "_turn", "_waiting", "devices", "number", "peer")
-
-    def __init__(self, edge: LockerEdge, peer: Peer) -> None:
-        self.peer = peer
-        self.devices: set[str] = set()
-        self.number = next(_numbers)
-        """Tells connections apart."""
-        self._edge = edge
-        self._decoder = Decoder()
-        self._refused = False
-        self._turn = -1
-        self._waiting: list[tuple[BoardSession, Request]] = []
-
-    def received(self, data: bytes) -> None:
-        if self._refused:  # it closes after this turn's commit, and has been said to be bad
-            return
-        try:
-            requests = self._decoder.feed(data)
-        except WireError as error:
-            self._refused = True
-            self._take(error.before)
-            self._edge.refuse(self, error)
-            self._edge.outbox.after_commit(lambda _ok: self._edge.close(self))
-        else:
-            self._take(requests)
-
-    def lost(self) -> None:
-        self._edge.forget(self)
-
-    def _take(self, requests: list[Request]) -> None:
-        try:
-            for request in requests:
-                self._edge.take(self, request)
-        except OutboxFull:
-            self._edge.hold_reading()
-            self._edge.outbox.after_commit(lambda _ok: self._edge.close(self))
-
-    def await_commit(self, board: BoardMemory, request: Request) -> None:
-        """Answer this request once this turn's commit is on disk."""
-        outbox = self._edge.outbox
-        if self._turn != outbox.turn:
-            self._turn, self._waiting = outbox.turn, []
-            outbox.after_commit(partial(self._committed, self._waiting))
-        self._waiting.append((self, request))
-        self.devices.add(board.device)
-        self.peer.identify()
-
-    def _committed(self, waiting: list[tuple[BoardSession, Request]], ok: bool) -> None:
-        if waiting is self._waiting:  # an idle board keeps no request
-            self._turn, self._waiting = -1, []
-        if ok:
-            self._edge.answer(waiting)
-        else:
-            self.peer.close()

@@ -9,6 +9,10 @@
 Each is written with the commit of the report or message that changed it. If that fails, the report
 was not taken in and what it changed is forgotten; a desired state is true all the same, and is
 written with a later commit.
+
+There are at most ``max_boards`` rows. When there is no room for a new one, a stranger's goes
+(`room`): the domain has never had a command for it, so its list of codes is empty. The desired
+state of any other board is always taken: the domain bounds their number.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -23,8 +28,16 @@ from patchbay.messages import parse_time
 from patchbay.outbox import Outbox
 from patchbay_locker.messages import Desired
 from patchbay_locker.numbering import Last
+from patchbay_locker.room import Rank, Strangers, rank
 from patchbay_locker.twins import Peers
 from patchbay_locker.wire import Answer, Code, Request
+
+KINDS: Final = ("last", "desired", "reset", "told", "prior")
+"""What is noted of a board, each under ``<kind>/<device>``."""
+
+OVER: Final = 4
+"""A domain whose store is from a version without a bound may know more boards with codes than
+``max_boards``: up to so many times as many are held. Beyond that somebody else publishes them."""
 
 _decoder = msgspec.json.Decoder(Desired)
 
@@ -56,7 +69,9 @@ class BoardMemory:
         "peers",
         "prior",
         "prior_on",
+        "reports",
         "reset_done",
+        "seen_at",
         "told",
         "told_on",
     )
@@ -72,6 +87,13 @@ class BoardMemory:
         self.told = 0
         self.told_on = 0
         self.peers = Peers()
+        self.reports = 0
+        self.seen_at = 0.0
+        """Of this process: how many reports it has sent, and when the last one came (Unix time)."""
+
+    def stranger(self) -> bool:
+        """Has the domain never had a command for it?"""
+        return self.desired is None or not self.desired.rev
 
     def pending_reset(self) -> int | None:
         """The reboot that was ordered and has not happened, if there is one."""
@@ -102,25 +124,33 @@ class BoardMemory:
 
 
 class _Turn:
-    """What goes with one commit: boards as they were before it, and desired states."""
+    """What goes with one commit: boards as they were before it, and notes that are true all the
+    same if it fails."""
 
-    __slots__ = ("before", "desired", "number")
+    __slots__ = ("before", "notes", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.before: dict[BoardMemory, tuple[Last | None, Last | None, int, int]] = {}
-        self.desired: dict[str, bytes | None] = {}
+        self.notes: dict[str, bytes | None] = {}
 
 
 class Memory:
     """All boards of one edge."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, max_boards: int = 10_000) -> None:
         self._outbox = outbox
+        self._max_boards = max_boards
+        self.evicted = 0
+        """Boards that have made room."""
+        self.incomplete = False
+        """There was no room for the desired state of a board that has codes: which one, is not
+        known, and so no unknown board may be answered."""
+        self._strangers = Strangers(self._rank)
         self._boards: dict[str, BoardMemory] = {}
         self._turn = _Turn(-1)
         self._unwritten: dict[str, tuple[int, bytes | None]] = {}
-        """Desired states whose commit has failed, with the number of its turn."""
+        """Notes whose commit has failed, with the number of its turn."""
         for device, last in outbox.read_notes("last/", Last.from_bytes).items():
             self.board(device).last = last
         for device, held in outbox.read_notes("desired/", Held).items():
@@ -131,6 +161,7 @@ class Memory:
             self.board(device).told = told
         for device, prior in outbox.read_notes("prior/", Last.from_bytes).items():
             self.board(device).prior = prior
+        self._trim()
 
     def __iter__(self) -> Iterator[BoardMemory]:
         return iter(self._boards.values())
@@ -143,7 +174,54 @@ class Memory:
         board = self._boards.get(device)
         if board is None:
             board = self._boards[device] = BoardMemory(device)
+            self._strangers.add(device)
         return board
+
+    def find(self, device: str) -> BoardMemory | None:
+        """What is known of a board; None if that is nothing."""
+        return self._boards.get(device)
+
+    def admit(self, device: str, now: float) -> BoardMemory | None:
+        """A row for a board that is not known; None if there is no room. ``now``: Unix time."""
+        if self.incomplete or not self._make_room(now):
+            return None
+        return self.board(device)
+
+    def forget(self, device: str) -> None:
+        """Drop all that is known of a board."""
+        board = self._boards.pop(device, None)
+        if board is None:
+            return
+        known = (board.last, board.desired, board.reset_done, board.told, board.prior)
+        for kind, value in zip(KINDS, known, strict=True):
+            if value:
+                self._note(f"{kind}/{device}", None)
+        self._this_turn().before.pop(board, None)
+        board.last = board.prior = board.desired = None  # an answer may be on its way
+
+    def _make_room(self, now: float) -> bool:
+        while len(self._boards) >= self._max_boards:
+            id = self._strangers.next(now)
+            if id is None:
+                return False
+            self.forget(id)
+            self.evicted += 1
+        return True
+
+    def _rank(self, device: str) -> Rank | None:
+        board = self._boards.get(device)
+        if board is None or not board.stranger():
+            return None
+        return rank(board.reports, board.seen_at or (board.last.boot if board.last else 0))
+
+    def _trim(self) -> None:
+        """A version without a bound may have written more."""
+        surplus = len(self._boards) - self._max_boards
+        if surplus > 0:
+            newest = max(board.last.boot if board.last else 0 for board in self)
+            for device in self._strangers.first(surplus, newest):
+                self.forget(device)
+                self.evicted += 1
 
     def numbered(self, board: BoardMemory, last: Last) -> None:
         """Remember its last report."""
@@ -191,21 +269,29 @@ class Memory:
             board.reset_done = pending
             self._outbox.note(f"reset/{board.device}", b"%d" % board.reset_done)
 
-    def desire(self, device: str, payload: bytes) -> bool:
+    def desire(self, device: str, payload: bytes, now: float = 0.0) -> bool:
         """Hold a desired state, unless it is older than what is held. True if it is new.
 
-        An empty payload forgets the board: its owner has removed it. Raises as `Held` does.
+        An empty payload forgets the board: its owner has removed it. ``now``: Unix time. Raises as
+        `Held` does.
         """
-        board = self.board(device)
         if not payload:
-            board.desired = None
-            self._note_desired(device, None)
+            self.forget(device)
             return False
         held = Held(payload)
+        board = self._boards.get(device)
+        if board is None:
+            if not self._make_room(now):
+                if not held.rev:
+                    return False
+                if len(self._boards) >= OVER * self._max_boards:
+                    self.incomplete = True
+                    return False
+            board = self.board(device)
         if board.desired is not None and held.rev <= board.desired.rev:
             return False
         board.desired = held
-        self._note_desired(device, payload)
+        self._note(f"desired/{device}", payload)
         return True
 
     # Commits
@@ -215,9 +301,10 @@ class Memory:
         before = (board.last, board.prior, board.reset_done, board.told)
         self._this_turn().before.setdefault(board, before)
 
-    def _note_desired(self, device: str, payload: bytes | None) -> None:
-        self._outbox.note(f"desired/{device}", payload)
-        self._this_turn().desired[device] = payload
+    def _note(self, name: str, value: bytes | None) -> None:
+        """Note what is true whether or not this turn's reports are taken in."""
+        self._outbox.note(name, value)
+        self._this_turn().notes[name] = value
 
     def _this_turn(self) -> _Turn:
         """What goes with the commit that what is taken in now will be in."""
@@ -230,12 +317,14 @@ class Memory:
         if not ok:
             for board, was in turn.before.items():
                 board.last, board.prior, board.reset_done, board.told = was
-            for device, payload in turn.desired.items():
-                if self._unwritten.get(device, (-1, None))[0] < turn.number:
-                    self._unwritten[device] = turn.number, payload
+            for name, value in turn.notes.items():
+                if self._unwritten.get(name, (-1, None))[0] < turn.number:
+                    self._unwritten[name] = turn.number, value
             return
-        for device in turn.desired:
-            self._unwritten.pop(device, None)
+        for name in turn.notes:
+            self._unwritten.pop(name, None)
         unwritten, self._unwritten = self._unwritten, {}
-        for device, (_, payload) in unwritten.items():
-            self._note_desired(device, payload)
+        for name, (_, value) in unwritten.items():
+            kind, _, device = name.partition("/")
+            if value or kind == "desired" or device not in self._boards:  # else known again
+                self._note(name, value)

@@ -89,8 +89,8 @@ class DesiredRental(Struct, frozen=True):
     """A code that a board is to know: ``expires_at`` is RFC 3339 UTC."""
 
     cell: int
-    code: str
-    expires_at: str
+    code: Annotated[str, Meta(max_length=MAX_HOLDER)]
+    expires_at: Annotated[str, Meta(max_length=MAX_HOLDER)]
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -101,10 +101,10 @@ class Desired(Struct, frozen=True, kw_only=True):
     """
 
     rev: Number
-    board: str
-    reset_id: int | None = None
+    board: Annotated[str, Meta(max_length=MAX_ID)]
+    reset_id: Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
     blocked: bool = False
-    rentals: list[DesiredRental] = []
+    rentals: Annotated[list[DesiredRental], Meta(max_length=MAX_CELLS)] = []
 
 
 class StateRental(Struct, frozen=True):
@@ -240,6 +240,18 @@ class Unblock(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Reset(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/reset`` -> ``{"reset_id"}``: reboot the board once. It moves something: never late."""
+
+
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/forget`` -> ``{"board", "documents", "removed"}``: the board is gone; remove what is
+    known of it. ``removed`` counts the documents of each collection.
+
+    ``documents``: its ended rentals and its accesses are kept, or removed as well. ``force``: also
+    if it has active rentals, which are revoked. A board that reports again is a new one.
+    """
+
+    documents: Literal["keep", "remove"] = "keep"
+    force: bool = False
 
 
 class Ask(Struct, frozen=True, forbid_unknown_fields=True):

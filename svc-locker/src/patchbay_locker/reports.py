@@ -63,7 +63,12 @@ def report(board: Board | None, report: Report, at: datetime) -> tuple[Board, li
     effects: list[Effect] = []
     if board is None:
         board = Board(
-            id=report.board, boot=report.boot, send=report.send, first_seen=at, last_seen=at
+            id=report.board,
+            boot=report.boot,
+            send=report.send,
+            first_seen=at,
+            last_seen=at,
+            used=False,
         )
         _come_online(board, effects)
     elif at > board.last_seen:
@@ -73,6 +78,8 @@ def report(board: Board | None, report: Report, at: datetime) -> tuple[Board, li
         if not board.online:
             _come_online(board, effects)
     board.reports += 1
+    if not board.used and board.lasted():
+        board.use()
     if not report.late:
         _take(board, report)
         _finish_reset(board, report, effects)

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
+Ttl = Annotated[int, Meta(ge=0, le=2_147_483_647)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -29,6 +30,23 @@ class LockerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     idle_timeout_s: Seconds = 600.0
     """A connection that says nothing for so long is closed: boards report every few minutes."""
+
+    max_boards: Positive = 10_000
+    """Boards that are known at once. A board names itself, so anybody can invent some: when there
+    are so many, one that was never used makes room, and if there is none, the new one is refused.
+    Each takes some 2 KB in the edge and 7 KB in the domain: 1,000 in the containers' memory."""
+
+    new_boards_per_minute: Annotated[int, Meta(ge=0)] = 60
+    """New ids that one address may bring in a minute; 0: any number. A site is switched on board by
+    board. Loopback and `[runtime] trusted_proxies` have no such bound."""
+
+    rentals_ttl_s: Ttl = 31_536_000
+    """How long a rental that has ended is kept: a year, for disputes about a parcel; its holder's
+    name should not be kept for longer than that. 0: for ever."""
+
+    accesses_ttl_s: Ttl = 7_776_000
+    """How long an access is kept: 90 days, within which somebody asks who has opened a cell; they
+    are most of what the store grows by. 0: for ever."""
 
     code_length: Annotated[int, Meta(ge=1, le=16)] = 4
     """Digits of a code that we draw."""

@@ -5,19 +5,24 @@
                expires_at, status: active | expired | revoked, ended_at}
     accesses   one for each cell in a report's BOX_ACC: {_id, board, boot, send, cell, rental, at,
                maybe_repeat}
+    forgotten  one for each of the last boards that an operator has removed: `Forgotten`
     dead       dead letters, for as long as ``[store] events_ttl_s`` says
 
 ``board`` is the board's own id; ``_id`` in ``boards`` is its id in topics, and each ``_id`` in
 ``accesses`` begins with that and rises with time (while SEND has ten digits or fewer). There is no
 other index there (measured: a second one makes each insert three times as dear): ask for a board's
-accesses by the range of ids.
+accesses by the range of ids. They are inserted as time goes on, so the oldest stand first in the
+store's own order, and those whose time is over are found there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
 
 from patchbay.errors import DocumentRejected
 from patchbay.inbox import Aggregates
@@ -29,18 +34,55 @@ from patchbay_locker.board import Access, Board, SaveRental
 BOARDS = "boards"
 RENTALS = "rentals"
 ACCESSES = "accesses"
+FORGOTTEN = "forgotten"
 DEAD = "dead"
+
+ENDLESS_S: Final = 2_147_483_647
+"""The longest time that an index of MongoDB keeps a document: 68 years."""
+
+EXPIRED_PIECE: Final = 1000
+"""Accesses that are looked at, and removed, at a time: the service's other work goes on between."""
+
+FORGOTTEN_MOST: Final = 1000
+"""Removed boards that are remembered; of more, the oldest are not."""
+
+RANGES: Final = 100
+"""Boards whose accesses one query removes."""
+
+
+class Forgotten(Struct, frozen=True):
+    """A board that was removed. Edges that were away then have to be told when they come; and a
+    report from before that does not make the board known again."""
+
+    id: str
+    rev: int
+    """Of its last list of codes: a board that comes back begins above it."""
+    at: datetime
+    request: str = ""
+    """The command that removed it, and what that was answered."""
+    answer: str = ""
 
 
 class LockerStore:
     """The collections of the locker service."""
 
-    def __init__(self, store: Store, dead_letters_ttl_s: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dead_letters_ttl_s: int,
+        rentals_ttl_s: int = 0,
+        accesses_ttl_s: int = 0,
+    ) -> None:
+        """How long each is kept; 0: for ever."""
         self._store = store
         self._ttl_s = dead_letters_ttl_s
+        self._rentals_ttl_s = rentals_ttl_s or ENDLESS_S
+        self._accesses_ttl_s = accesses_ttl_s
         self._rentals: dict[str, Document] = {}
         self._prepared = False
         self.boards: Aggregates[Board] = Aggregates(store, BOARDS, Board)
+        self.forgotten: dict[str, Forgotten] = {}
+        """Boards that were removed, by id, the oldest first."""
 
     async def prepare(self, now: datetime) -> None:
         """Make indexes, read the boards, and finish what a kill cut short: at the start, and after
@@ -50,7 +92,13 @@ class LockerStore:
         if self._prepared:
             return
         await self._store.ensure_index(RENTALS, [("board", 1), ("created_at", -1)])
+        # By it ended rentals go, and active ones, which have not ended, are found.
+        await self._store.ensure_index(
+            RENTALS, [("ended_at", 1)], expireAfterSeconds=self._rentals_ttl_s
+        )
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        self.forgotten = await self._load_forgotten()
+        await self._finish_forgetting()
         await self._reconcile(now)
         self._prepared = True
 
@@ -105,7 +153,7 @@ class LockerStore:
     async def _active(self) -> dict[str, Document]:
         """The records of active rentals, without those that cannot be read."""
         active: dict[str, Document] = {}
-        for one in await self._store.find(RENTALS, {"status": "active"}):
+        for one in await self._store.find(RENTALS, {"ended_at": None, "status": "active"}):
             for key, kind in (("_id", str), ("board", str), ("expires_at", datetime)):
                 if not isinstance(one.get(key), kind):
                     fault = f"{key} must be a {kind.__name__}"
@@ -115,6 +163,70 @@ class LockerStore:
             else:
                 active[one["_id"]] = one
         return active
+
+    # Removing
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """Remove boards that made room, and their accesses: rentals they have none. Raises
+        Unavailable."""
+        accessed = [one.id for id in ids if (one := self.boards.get(id)) and one.state.accesses]
+        for start in range(0, len(accessed), RANGES):
+            ranges = [_ids_of(id) for id in accessed[start : start + RANGES]]
+            await self._store.remove(ACCESSES, {"$or": [{"_id": one} for one in ranges]})
+        await self.boards.remove(ids)
+
+    async def remove_history(self, device: str, board: str) -> dict[str, int]:
+        """Remove a board's rentals and accesses. Returns how many there were. Raises
+        Unavailable."""
+        return {
+            RENTALS: await self._store.remove(RENTALS, {"board": board}),
+            ACCESSES: await self._store.remove(ACCESSES, {"_id": _ids_of(device)}),
+        }
+
+    async def forget(self, board: Forgotten) -> None:
+        """Remember that a board was removed, and remove it. Raises Unavailable; then it is removed
+        by the next `prepare`, or nothing has happened."""
+        fields = msgspec.structs.asdict(board)
+        await self._store.save(FORGOTTEN, [{"_id": fields.pop("id"), **fields}])
+        self.forgotten.pop(board.id, None)
+        self.forgotten[board.id] = board
+        surplus = list(self.forgotten)[:-FORGOTTEN_MOST]
+        if surplus:
+            await self._store.remove_ids(FORGOTTEN, surplus)
+            for id in surplus:
+                del self.forgotten[id]
+        await self.boards.remove([board.id])
+
+    async def _load_forgotten(self) -> dict[str, Forgotten]:
+        found = []
+        for one in await self._store.find(FORGOTTEN, {}):
+            try:
+                fields = {**one, "id": one["_id"]}
+                found.append(msgspec.convert(fields, Forgotten, builtin_types=(datetime,)))
+            except (KeyError, msgspec.ValidationError) as error:
+                if self.boards.report is not None:
+                    await self.boards.report(FORGOTTEN, one.get("_id"), str(error))
+        return {one.id: one for one in sorted(found, key=lambda one: one.at)}
+
+    async def _finish_forgetting(self) -> None:
+        """A kill may have come between the note that a board is removed and its removal. One that
+        was taken in later is another board."""
+        for id, gone in self.forgotten.items():
+            board = self.boards.get(id)
+            if board is not None and (board.state.since or board.state.first_seen) <= gone.at:
+                await self.boards.remove([id])
+
+    async def remove_expired(self, now: datetime) -> int:
+        """Remove one piece of the accesses whose time is over. Returns how many there were; 0 if
+        there are no more. Raises Unavailable."""
+        if not self._accesses_ttl_s:
+            return 0
+        until = now - timedelta(seconds=self._accesses_ttl_s)
+        oldest = await self._store.find(ACCESSES, {}, limit=EXPIRED_PIECE)
+        over = [
+            one["_id"] for one in oldest if isinstance(at := one.get("at"), datetime) and at < until
+        ]
+        return await self._store.remove_ids(ACCESSES, over)
 
     # Questions
 
@@ -135,12 +247,17 @@ class LockerStore:
 
         How many there are the boards know: counting millions takes a store seconds.
         """
-        query = {} if device is None else {"_id": {"$gte": f"{device}:", "$lt": f"{device};"}}
+        query = {} if device is None else {"_id": _ids_of(device)}
         return await self._store.find(ACCESSES, query, sort=[("_id", -1)], skip=skip, limit=limit)
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter. Raises Unavailable."""
         await self._store.bury(DEAD, letter)
+
+
+def _ids_of(device: str) -> dict[str, str]:
+    """The range of the ids of a board's accesses."""
+    return {"$gte": f"{device}:", "$lt": f"{device};"}
 
 
 def access(event_id: str, board: str, effect: Access) -> Document:

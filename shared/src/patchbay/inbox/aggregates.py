@@ -188,7 +188,7 @@ class Aggregates(Generic[T]):
         Unavailable; then they are in doubt, as after `save`."""
         gone = sorted(set(ids))
         self.doubt(gone)
-        removed = await self._store.remove(self._collection, {"_id": {"$in": gone}})
+        removed = await self._store.remove_ids(self._collection, gone)
         for id in gone:
             self._known.pop(id, None)
             self.faults.pop(id, None)

@@ -24,6 +24,7 @@ from patchbay.bus.letters import reason_of
 from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
+from patchbay.inbox.forgetting import serve_forget
 from patchbay.inbox.set_aside import SetAside
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
@@ -129,6 +130,7 @@ class Inbox:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
         bus.listen(topics.unit_info("+"), self._unit_info)
+        serve_forget(bus, service, self._pattern(topics.forget(service)), self._forget)
 
     @property
     def waiting(self) -> int:
@@ -182,6 +184,13 @@ class Inbox:
         with contextlib.suppress(msgspec.DecodeError):
             info = decode(_info, message.payload) if message.payload else _Info()
             self._watermarks.announce(message.topic.split("/")[-2], info.epoch)
+
+    async def _forget(self, unit: str) -> bool:
+        """Forget a unit that is gone; was anything stored of it? Raises Unavailable, Rejected."""
+        if not self._loaded:
+            await self._watermarks.load()
+            self._loaded = True
+        return await self._watermarks.forget(unit, self._settings.events_ttl_s)
 
     async def _work(self) -> None:
         pause = self._settings.backoff_initial_s

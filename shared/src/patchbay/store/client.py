@@ -22,7 +22,7 @@ from patchbay.store.writer import PROBE_ID, Collection, Document, Writer
 with without("cryptography"):
     import bson
     from bson.codec_options import DatetimeConversion
-    from pymongo import AsyncMongoClient, WriteConcern
+    from pymongo import AsyncMongoClient, DeleteOne, WriteConcern
     from pymongo.errors import OperationFailure, PyMongoError
 
 ObjectId = bson.ObjectId
@@ -48,8 +48,14 @@ PAGE = 500
 class Store:
     """One client, one database. Nothing is connected until the first operation."""
 
-    def __init__(self, settings: StoreSettings, uri: str) -> None:
-        """Raises SettingsError for an invalid URI, or a password file that cannot be read."""
+    def __init__(self, settings: StoreSettings, uri: str, service: str = "") -> None:
+        """``service``: whose dead letters are stored here.
+
+        Raises SettingsError for an invalid URI, or a password file that cannot be read.
+        """
+        self.service = service
+        self.dead_letters = 0
+        """Dead letters that were stored since the start."""
         self._client = _client(settings, uri)
 
         concern = WriteConcern(w=1, j=True)
@@ -122,12 +128,14 @@ class Store:
     ) -> None:
         """Store a dead letter, with the whole original if we have it, so that it can be replayed.
 
-        ``at`` is its time, by which an index can let it go. Of a letter that the store does not
-        take, a part is stored. Raises Unavailable, also if the store takes not even that.
+        ``at`` is its time, by which an index can let it go, or now, if it names a time to come. Of
+        a letter that the store does not take, a part is stored. Raises Unavailable, also if the
+        store takes not even that.
         """
         document: Document = to_builtins(letter)
         document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
+        document["at"] = min(parse_time(letter.time), now())
+        document["service"] = self.service
         whole = document
         if original:
             whole = {**document, "original": original, "content_type": content_type}
@@ -140,6 +148,7 @@ class Store:
             except DocumentRejected as error:
                 why = str(error)
             else:
+                self.dead_letters += 1
                 return
         raise Unavailable(f"no dead letter can be stored: {why}")
 
@@ -246,6 +255,18 @@ class Store:
         """Delete the documents that match. Returns how many there were. Raises Unavailable."""
         async with reaching():
             result = await self._database[collection].delete_many(query)
+            return result.deleted_count
+
+    async def remove_ids(self, collection: str, ids: Iterable[Any]) -> int:
+        """Delete documents by ``_id``. Returns how many there were. Raises Unavailable.
+
+        One operation each (measured in SecantusDB: 0.1 s for 500; one query that names 500, 1 s).
+        """
+        operations = [DeleteOne({"_id": id}) for id in ids]
+        if not operations:
+            return 0
+        async with reaching():
+            result = await self._database[collection].bulk_write(operations, ordered=False)
             return result.deleted_count
 
     async def count(self, collection: str, query: Mapping[str, Any]) -> int:
