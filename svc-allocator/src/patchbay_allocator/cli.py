@@ -237,7 +237,7 @@ def send(
         _fail(str(error))
     except OSError as error:
         _fail(f"{host}:{port}: {error.strerror or error}")
-    typer.echo(f"sent to {host}:{port}")
+    echo(f"sent to {host}:{port}")
 
 
 @app.command()
@@ -265,7 +265,7 @@ def combinator(
         mixing = serial_port(serial) if serial else waits(seconds, fail_rate, random.Random())
         async with Mixer(device, mixing) as mixer:
             await mixer.start(host, port)
-            typer.echo(f"combinator {device} listens on {host}:{port}")
+            echo(f"combinator {device} listens on {host}:{port}")
             await asyncio.Event().wait()
 
     log.configure("info")

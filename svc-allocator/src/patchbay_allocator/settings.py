@@ -119,6 +119,16 @@ def combinators(config: Config) -> dict[int, tuple[str, int]]:
     return found
 
 
+def demo_addresses(config: Config) -> dict[str, str]:
+    """The simulated combinators, if there are any."""
+    if config.table("allocator", AllocatorSettings).combinators is not None:
+        return {}
+    return {
+        f"combinator-{number}": f"{host}:{port}"
+        for number, (host, port) in combinators(config).items()
+    }
+
+
 def check(config: Config) -> None:
     """Raises SettingsError for what contradicts other settings."""
     known = combinators(config)
