@@ -41,6 +41,11 @@ class Wire:
         async with asyncio.timeout(PATIENCE_S):
             assert await self.reader.readexactly(len(data)) == data
 
+    async def reads(self) -> bytes:
+        """What one read brings."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.read(65_536)
+
     async def rest(self) -> bytes:
         """What still comes until the connection ends."""
         async with asyncio.timeout(PATIENCE_S):

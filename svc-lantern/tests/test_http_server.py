@@ -49,6 +49,32 @@ async def test_what_is_no_http_is_refused_in_json_and_costs_nobody_else_anything
     assert (await client.post(RED))[0] == 200
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        raw(b"Host: localhost", b"Content-Length: 2") + b"{}",
+        raw(b"Host: localhost", b"Content-Length: 70000"),
+        raw(b"Host: localhost", b"Expect: a miracle", b"Content-Length: 0"),
+        b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[:30]),
+)
+async def test_no_answer_names_the_server_or_its_version(client: Client, data: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.house.api_port)
+    writer.write(data)
+    async with asyncio.timeout(PATIENCE_S):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    writer.close()
+    assert head.startswith((b"http/1.1 ", b"http/1.0 "))
+    assert not any(word in head for word in (b"server:", b"aiohttp", b"python"))
+
+
 async def test_a_chunk_that_is_none_and_comes_later_ends_the_body_when_its_time_is_over(
     make_house: MakeHouse,
 ) -> None:

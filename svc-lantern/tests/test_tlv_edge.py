@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from patchbay.testing import PATIENCE_S, until
 from patchbay_lantern.commands import COMMANDS, Light
+from patchbay_lantern.edge.tlv import MAX_LATER
 from patchbay_lantern.messages import SERVICE
 from patchbay_lantern.wire.tlv import Decoder
 from tests.lantern_house import Wire
@@ -41,6 +42,54 @@ async def test_a_lantern_that_connects_or_comes_back_gets_the_present_state(hous
     back = await house.lantern()
     await back.hears(GREEN + OFF)
     await back.close()
+
+
+async def test_a_lantern_that_connects_reads_on_and_then_the_colour(make_house: MakeHouse) -> None:
+    """Lanterns in use take one command from each read, and ignore a colour while they are off."""
+    house = make_house(send_pause_s=0.4)
+    await house.start()
+    await house.tell("COLOR", "ff0000")
+    await house.tell("ON")
+    lantern = await house.lantern()
+    assert await lantern.reads() == ON
+    assert await lantern.reads() == RED
+    await lantern.close()
+    await house.tell("OFF")
+    dark = await house.lantern()
+    assert await dark.reads() == RED
+    assert await dark.reads() == OFF  # last: whatever a colour does to it, it ends up dark
+    await dark.close()
+
+
+async def test_a_command_that_comes_meanwhile_is_read_after_the_present_state(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(send_pause_s=0.4)
+    await house.start()
+    await house.tell("COLOR", "ff0000")
+    await house.tell("ON")
+    lantern = await house.lantern()
+    assert await lantern.reads() == ON
+    await house.tell("COLOR", "00ff00")
+    await house.tell("OFF")
+    assert [await lantern.reads() for _ in range(3)] == [RED, GREEN, OFF]
+    await lantern.close()
+
+
+async def test_of_many_commands_that_come_meanwhile_only_the_state_is_sent(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(send_pause_s=2.0)
+    await house.start()
+    await house.tell("COLOR", "ff0000")
+    await house.tell("ON")
+    lantern = await house.lantern()
+    assert await lantern.reads() == ON
+    for number in range(MAX_LATER):  # of the state, COLOR waits
+        await house.tell("COLOR", f"{number:06x}")
+    assert await lantern.reads() == ON
+    assert await lantern.reads() == b"\x20\x00\x03" + (MAX_LATER - 1).to_bytes(3, "big")
+    await lantern.close()
 
 
 async def test_the_present_state_at_connect_can_be_switched_off(make_house: MakeHouse) -> None:
@@ -224,5 +273,5 @@ async def test_an_edge_that_starts_while_lanterns_shine_tells_them_how(house: Ho
     await house.stop("tlv")
     await house.start("tlv")
     lantern = await house.lantern()
-    await lantern.hears(RED + ON)
+    await lantern.hears(ON + RED)
     await lantern.close()

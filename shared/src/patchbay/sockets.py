@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import socket
+import termios
+from array import array
 from typing import Final
 
 from patchbay.log import Logger
@@ -45,6 +48,16 @@ def _probe(sock: socket.socket, idle_s: int, every_s: int, times: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, times)
+
+
+def unacknowledged_bytes(fd: int) -> int:
+    """Bytes in the kernel's send buffer that the peer's kernel has not acknowledged."""
+    count = array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.TIOCOUTQ, count)  # the same number as SIOCOUTQ, tcp(7)
+    except OSError:  # the socket has gone
+        return 0
+    return count[0]
 
 
 def allow_connections(wanted: int, log: Logger) -> int:

@@ -21,7 +21,8 @@ from patchbay.errors import Rejected
 from patchbay_lantern.messages import Order
 
 POWER: Final = "power"
-"""What ON and OFF set. It is told last: a lantern is lit in its colour, not recoloured when lit."""
+"""What ON and OFF set. ON comes before everything else, since there are lanterns that ignore a
+colour while they are off. OFF comes last, since there are others that a colour turns on."""
 
 COLOR: Final = "color"
 
@@ -183,12 +184,14 @@ class Registry:
         return Light({**light.orders, self._kinds[order.command].sets: order})
 
     def present(self, light: Light) -> list[Order]:
-        """What brings a lantern that knows nothing to shine like this: ON or OFF comes last.
+        """What brings a lantern that knows nothing to this state: ON first, or OFF last.
 
         A command that has been taken out of the table since is left out.
         """
         known = [kind.sets for kind in self._kinds.values() if kind.sets != POWER]
-        orders = (light.orders.get(what) for what in [*dict.fromkeys(known), POWER])
+        rest = list(dict.fromkeys(known))
+        order_of = [POWER, *rest] if light.on else [*rest, POWER]
+        orders = (light.orders.get(what) for what in order_of)
         return [one for one in orders if one is not None and one.command in self._kinds]
 
 

@@ -68,6 +68,10 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     send_state: bool = True
     """A lantern that connects, for the first time or again, gets the present state at once."""
 
+    send_pause_s: Annotated[float, Meta(ge=0, le=10)] = 0.1
+    """Between two commands of the present state: there are lanterns that take one command from each
+    read and lose the rest. A tenth of a second is many turns of such a program's event loop."""
+
     backlog_bytes: Positive = 65_536
     """A lantern that has missed so much because it does not read is disconnected. What it missed
     is not kept: when it reads again it gets the present state."""

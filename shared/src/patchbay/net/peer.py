@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from patchbay.net.feed import Feed
 from patchbay.net.session import HearsTheEnd, Session
-from patchbay.sockets import find_dead, notice_power_cuts, peer_address
+from patchbay.sockets import (
+    find_dead,
+    notice_power_cuts,
+    peer_address,
+    unacknowledged_bytes,
+)
 
 if TYPE_CHECKING:
     from patchbay.net.server import Server
@@ -61,6 +66,13 @@ class Peer(asyncio.Protocol):
     def waiting_bytes(self) -> int:
         """What was written and the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """What the kernel holds and the peer's machine has not acknowledged yet."""
+        if self.closing:
+            return 0
+        return unacknowledged_bytes(self._fd)
 
     @property
     def has_more(self) -> bool:

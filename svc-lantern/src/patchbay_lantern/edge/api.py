@@ -27,7 +27,7 @@ from patchbay.runtime import Unit
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.edge.hosts import our_hosts
-from patchbay_lantern.edge.http_server import HttpServer
+from patchbay_lantern.edge.http_server import HttpServer, Response
 from patchbay_lantern.messages import ALL, OUTCOME, SERVICE, SET, Outcome, Set, State
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
@@ -162,7 +162,7 @@ class Api:
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad_request", why) from error
 
     async def _preflight(self, request: web.Request) -> web.Response:
-        return web.Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
+        return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
 
     async def _tell_outcome(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
@@ -293,7 +293,7 @@ def _decoded(payload: bytes, kind: type[Answered]) -> Answered:
 
 
 def _json(status: HTTPStatus, body: bytes) -> web.Response:
-    return web.Response(
+    return Response(
         status=status,
         body=body,
         content_type="application/json",

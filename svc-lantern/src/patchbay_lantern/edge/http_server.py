@@ -30,6 +30,14 @@ _LIBRARY = logging.getLogger("patchbay_lantern.aiohttp")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
 
 
+class Response(web.Response):
+    """An answer that does not tell which software gave it, and of which version."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Server", None)
+
+
 class Answering(Protocol):
     """What answers the requests of an `HttpServer`."""
 

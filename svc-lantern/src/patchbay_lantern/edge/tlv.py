@@ -1,8 +1,9 @@
 """The TLV edge: lanterns on TCP, told what the domain publishes.
 
-One command is one send to each lantern, whole. A lantern that does not read holds nobody up: what
-it misses is not kept, and when it reads again it gets the present state. What lanterns say is read
-and dropped.
+One command is one send to each lantern, whole. The commands of the present state are paced: there
+are lanterns that take one command from each read. A lantern that does not read holds nobody up:
+what it misses is not stored, and when it reads again it gets the present state. What lanterns send
+is read and dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from patchbay_lantern.edge.following import Follower
 from patchbay_lantern.messages import ALL, SERVICE, EdgeState, Order
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire.tlv import Frame, encode
+
+MAX_LATER: Final = 16
+"""Commands that may wait for the pauses between them; with one more the present state replaces
+them."""
+
+MIN_RETRY_S: Final = 0.02
+MAX_RETRY_S: Final = 1.0
+"""How often we look whether a lantern's machine has acknowledged a command, when it has not."""
 
 SAID_WINDOW_S: Final = 1.0
 """What a lantern may say is counted over so long."""
@@ -153,7 +162,7 @@ class TlvEdge:
 class LanternSession:
     """One connection of a lantern."""
 
-    __slots__ = ("_edge", "_missed", "_peer", "_said", "_said_since")
+    __slots__ = ("_edge", "_later", "_missed", "_peer", "_said", "_said_since", "_timer")
 
     def __init__(self, edge: TlvEdge, peer: Peer) -> None:
         self._edge = edge
@@ -161,10 +170,43 @@ class LanternSession:
         self._missed = 0
         self._said = 0
         self._said_since = 0.0
+        self._later: list[bytes] = []
+        """Commands that follow, each after a pause: the present state, and what came since."""
+        self._timer: asyncio.TimerHandle | None = None
         peer.on_drained(self._reads_again)
 
     def tell(self, data: bytes) -> None:
-        """Send one command, whole, or let the lantern miss it while it does not read."""
+        """Send one command, whole, or let the lantern miss it while it does not read.
+
+        While the present state is being sent the command follows that, so that none overtakes."""
+        if self._timer is not None:
+            self._later.append(data)
+            if len(self._later) > MAX_LATER:
+                self._later = list(self._edge.present)
+            return
+        self._send(data)
+
+    def catch_up(self) -> None:
+        """Bring the lantern to the present state, one command after the other."""
+        self._later = list(self._edge.present)
+        if self._timer is None:
+            self._send_next(self._edge.settings.send_pause_s)
+
+    def _send_next(self, pause_s: float) -> None:
+        """Send the next command that waits, if the lantern's machine has the one before; the pause
+        begins when it has, since the kernel joins what it has to send again."""
+        self._timer = None
+        if not self._later or self._peer.closing:
+            return
+        next_s = self._edge.settings.send_pause_s
+        if not self._peer.waiting_bytes and self._peer.unacknowledged_bytes:
+            next_s = min(max(2 * pause_s, MIN_RETRY_S), MAX_RETRY_S)
+        else:
+            self._send(self._later.pop(0))
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(next_s, self._send_next, next_s)
+
+    def _send(self, data: bytes) -> None:
         if not self._peer.waiting_bytes:
             self._peer.write(data)
             return
@@ -173,11 +215,6 @@ class LanternSession:
         self._missed += len(data)
         if self._missed > self._edge.settings.backlog_bytes:
             self._edge.drop(self._peer)
-
-    def catch_up(self) -> None:
-        """Bring the lantern to the present state."""
-        for data in self._edge.present:
-            self.tell(data)
 
     def received(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
@@ -188,6 +225,8 @@ class LanternSession:
             self._edge.drop(self._peer)
 
     def lost(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._edge.forget(self)
 
     def _reads_again(self) -> None:
