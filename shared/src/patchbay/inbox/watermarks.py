@@ -2,7 +2,8 @@
 
 {_id: "locker-edge-pi1", epoch: "...", upto: 4711, past: ["...", ...], ended: [815, ...]}
 
-``past`` are the epochs that are over, and ``ended`` how far each of them had come. A source that
+``past`` are the epochs that are over, and ``ended`` how far each of them had come; ``announced``: a
+unit has said that it is this source. A source that
 was forgotten has ``forgotten``, the time, and goes by itself after `[store] events_ttl_s`. Until
 then its edge may come back with what it had not sent, and nothing counts twice.
 """
@@ -32,6 +33,10 @@ ENDED_UNKNOWN = 0
 ANNOUNCED = 10_000
 """Units whose epochs are remembered; of more, the oldest is forgotten: any epoch of it counts."""
 
+MAX_STRANGERS = 1_000
+"""Sources that are remembered though no unit has announced an epoch under that name: anybody can
+invent some. Of more, the one whose last event is oldest is forgotten."""
+
 
 class Verdict(Enum):
     """What to do with an event."""
@@ -54,11 +59,14 @@ class _Source:
     epoch: str = ""
     upto: int = 0
     past: dict[str, int] = field(default_factory=dict)
+    announced: bool = False
+    """A unit has announced an epoch under this name, now or before."""
 
 
 def _source(found: Document) -> _Source:
     """Raises whatever is wrong with a document."""
     fields = {"upto": found["upto"], "epoch": found["epoch"], "past": _past(found)}
+    fields["announced"] = found.get("announced", False)
     source = convert(fields, _Source, strict=True)
     if not isinstance(found["_id"], str) or not 0 <= source.upto <= MAX_INT:
         raise ValueError(f"_id must be a text and upto 0 to {MAX_INT}")
@@ -75,7 +83,11 @@ class Watermarks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sources: dict[str, _Source] = {}
+        self._strangers: dict[str, None] = {}
+        """Sources that were not announced, in the order of their last events."""
         self._changed: set[str] = set()
+        self._forgotten: set[str] = set()
+        """Their documents have to be removed."""
         self._announced: dict[str, str] = {}
         self._load_again_at = math.inf
         self.faults: dict[str, str] = {}
@@ -87,8 +99,16 @@ class Watermarks:
         self._announced.pop(source, None)
         if epoch:
             self._announced[source] = epoch
+            self._strangers.pop(source, None)
+            if source in self._sources:
+                self._sources[source].announced = True
             if len(self._announced) > ANNOUNCED:
                 del self._announced[next(iter(self._announced))]
+
+    @property
+    def known(self) -> int:
+        """Sources that are remembered."""
+        return len(self._sources)
 
     @property
     def due(self) -> bool:
@@ -98,7 +118,8 @@ class Watermarks:
     async def load(self) -> None:
         """Read what is in the store. Raises Unavailable."""
         self._changed.clear()
-        self._sources, self.faults = {}, {}
+        self._forgotten.clear()
+        self._sources, self._strangers, self.faults = {}, {}, {}
         for one in await self._store.find(SOURCES, {}):
             try:
                 self._sources[one["_id"]] = _source(one)
@@ -108,6 +129,9 @@ class Watermarks:
                     self.faults[id] = fault
                 if self.report is not None:
                     await self.report(SOURCES, one.get("_id"), fault)
+        for source in self._announced.keys() & self._sources.keys():
+            self._sources[source].announced = True
+        self._strangers = {name: None for name, one in self._sources.items() if not one.announced}
         clock = asyncio.get_running_loop().time()
         self._load_again_at = clock + RECHECK_S if self.faults else math.inf
 
@@ -115,7 +139,7 @@ class Watermarks:
         """Is this event the next one of its source? If so, count it as taken."""
         if event.source in self.faults:
             return Verdict.WAIT
-        source = self._sources.setdefault(event.source, _Source())
+        source = self._sources.get(event.source) or _Source()
         if event.epoch == source.epoch:
             if event.sequence <= source.upto:
                 return Verdict.KNOWN
@@ -134,8 +158,23 @@ class Watermarks:
                     del source.past[next(iter(source.past))]
             source.epoch = event.epoch
         source.upto = event.sequence
-        self._changed.add(event.source)
+        self._remember(event.source, source)
         return Verdict.TAKE
+
+    def _remember(self, name: str, source: _Source) -> None:
+        self._sources[name] = source
+        self._changed.add(name)
+        self._forgotten.discard(name)
+        self._strangers.pop(name, None)
+        source.announced = source.announced or name in self._announced
+        if source.announced:
+            return
+        self._strangers[name] = None
+        if len(self._strangers) > MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest], self._sources[oldest]
+            self._changed.discard(oldest)
+            self._forgotten.add(oldest)
 
     def upto(self, source: str, epoch: str) -> int:
         """How far this epoch of a source has come; 0 for one that is not known."""
@@ -167,6 +206,9 @@ class Watermarks:
 
     async def save(self) -> None:
         """Write the watermarks that have risen. Raises Unavailable."""
+        if forgotten := sorted(self._forgotten):
+            await self._store.remove(SOURCES, {"_id": {"$in": forgotten}})
+            self._forgotten.difference_update(forgotten)
         changed = sorted(self._changed)
         await self._store.save(
             SOURCES,
@@ -177,7 +219,15 @@ class Watermarks:
 
 def _document(name: str, one: _Source) -> Document:
     ended = {"ended": list(one.past.values())} if one.past else {}
-    return {"_id": name, "epoch": one.epoch, "upto": one.upto, "past": list(one.past), **ended}
+    known = {"announced": True} if one.announced else {}
+    return {
+        "_id": name,
+        "epoch": one.epoch,
+        "upto": one.upto,
+        "past": list(one.past),
+        **ended,
+        **known,
+    }
 
 
 def _past(document: Document) -> dict[str, int]:
