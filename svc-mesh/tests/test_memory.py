@@ -59,6 +59,27 @@ def fill(size):
     return recent.size
 """
 
+NODES = """
+import patchbay.runtime, patchbay_mesh.domain
+from types import SimpleNamespace
+from patchbay.inbox import Aggregate
+from patchbay_mesh.messages import Value
+from patchbay_mesh.rules import Node, report
+from patchbay_mesh.room import Room
+from patchbay_mesh.settings import MeshSettings
+settings = MeshSettings()
+nodes = {f"node-{n}": Aggregate(f"node-{n}", Node(n)) for n in range(settings.max_nodes)}
+room = Room(SimpleNamespace(nodes=SimpleNamespace()), None, None, settings)
+def fill(size):
+    for type in range(settings.max_types):
+        for node in nodes.values():
+            time = f"2026-11-26T20:00:00.{node.state.node:03}{type:03}Z"
+            value = Value(f"T{type:02}", bytes([node.state.node % 256]) * size)
+            report(node.state, [value], time, settings.max_types)
+            room.shrink([node])
+    return room._size
+"""
+
 
 def measured(code: str, size: int) -> tuple[int, int, int]:
     """Bytes of a process with this code before and after it is filled with values of this size, and
@@ -85,7 +106,11 @@ def limit(unit: str) -> int:
 @pytest.mark.parametrize("size", [1, 255])
 @pytest.mark.parametrize(
     ("unit", "code", "setting"),
-    [("mesh-api", CACHE, "cache_bytes"), ("mesh-domain", RECENT, "history_bytes")],
+    [
+        ("mesh-api", CACHE, "cache_bytes"),
+        ("mesh-domain", RECENT, "history_bytes"),
+        ("mesh-domain", NODES, "values_bytes"),
+    ],
 )
 def test_what_is_held_takes_no_more_than_its_setting_says_and_fits_its_container(
     unit: str, code: str, setting: str, size: int

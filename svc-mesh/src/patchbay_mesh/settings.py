@@ -138,6 +138,11 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What these values may take in memory, all together: the unit may take 44 MiB in a container.
     Beyond that those not reported for longest are read from the store."""
 
+    values_bytes: Positive = 6_291_456
+    """What the latest values of all nodes may take in mesh.domain, together: some 22,000 values.
+    Beyond that a node that reports keeps its share (this divided by ``max_nodes``) at most, its
+    newest values."""
+
     cache_bytes: Positive = 6_291_456
     """What the latest values may take in the unit of the socket API, all together: some 15,000
     values. Beyond that the nodes that were silent for longest are forgotten there."""
