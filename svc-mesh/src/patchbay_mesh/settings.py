@@ -202,6 +202,13 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("data_ids: an id must stand there once")
 
 
+def demo_addresses(config: Config) -> dict[str, str]:
+    """The simulated root's serial port, if it is the one that is used."""
+    named = config.table("mesh", MeshSettings).serial
+    port = serial_port(config)
+    return {"mesh-root": port} if named is None and port is not None else {}
+
+
 def serial_port(config: Config) -> str | None:
     """The serial port that holds: the one that is named, the simulated one, or none."""
     named = config.table("mesh", MeshSettings).serial
