@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from patchbay.inbox import Verdict, Watermarks
-from patchbay.inbox.watermarks import MAX_STRANGERS, PAST_EPOCHS, SOURCES
+from patchbay.inbox.watermarks import PAST_EPOCHS, SOURCES
 from patchbay.messages import Ack, Event
 from patchbay.store import Store
 
@@ -95,40 +97,24 @@ async def test_only_what_has_risen_is_written(store: Store) -> None:
     assert found == {"tiny-edge-1": "theirs", "tiny-edge-2": "e1"}
 
 
-async def test_invented_sources_take_a_bounded_room_and_no_true_one_gives_way(store: Store) -> None:
-    """True are those that announce their epochs; of the others the longest silent gives way."""
+async def test_sources_that_somebody_makes_up_take_no_room_without_bound(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has announced itself is taken all the same, and those that are there go on."""
+    monkeypatch.setattr("patchbay.inbox.watermarks.MAX_SOURCES", 3)
     watermarks = Watermarks(store)
+    invented = [event(1, source=f"made-up-{number}") for number in range(10)]
+    assert judged(watermarks, *invented) == [TAKE] * 3 + [Verdict.WAIT] * 7
+    assert judged(watermarks, event(2, source="made-up-0"), event(7, source="nobody")) == [
+        TAKE,
+        Verdict.WAIT,
+    ]
     watermarks.announce("tiny-edge-1", "e1")
-    judged(watermarks, event(1), event(1, source="stranger"))
-    await watermarks.save()
-    for turn in range(MAX_STRANGERS // 500 + 1):
-        names = (f"invented-{number}" for number in range(turn * 500, turn * 500 + 500))
-        judged(watermarks, *(event(1, source=name) for name in names))
-        assert judged(watermarks, event(turn + 2, source="stranger")) == [TAKE]
-        await watermarks.save()
-    assert await store.count(SOURCES, {}) == MAX_STRANGERS + 1
-    again = Watermarks(store)
-    await again.load()
-    for one in (watermarks, again):
-        assert judged(one, event(2)) == [TAKE]
-        assert judged(one, event(2, source="stranger")) == [KNOWN]
-        assert judged(one, event(2, source="invented-0")) == [GAP]
+    assert judged(watermarks, event(1), event(2)) == [TAKE, TAKE]
+    assert (len(watermarks), watermarks.refused) == (4, 8)
 
 
-async def test_what_is_said_of_a_source_that_is_not_known_takes_no_room(store: Store) -> None:
+async def test_an_event_that_is_not_taken_leaves_nothing_in_memory(store: Store) -> None:
     watermarks = Watermarks(store)
     assert judged(watermarks, *(event(2, source=f"s{n}") for n in range(100))) == [GAP] * 100
-    assert watermarks.known == 0
-
-
-async def test_a_source_that_gave_way_and_comes_back_stays(store: Store) -> None:
-    watermarks = Watermarks(store)
-    judged(watermarks, event(1, source="stranger"))
-    await watermarks.save()
-    names = [f"invented-{number}" for number in range(MAX_STRANGERS)]
-    judged(watermarks, *(event(1, source=name) for name in names))
-    assert judged(watermarks, event(1, "e2", source="stranger")) == [TAKE]
-    await watermarks.save()
-    again = Watermarks(store)
-    await again.load()
-    assert judged(again, event(2, "e2", source="stranger")) == [TAKE]
+    assert len(watermarks) == 0

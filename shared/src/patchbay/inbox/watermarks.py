@@ -2,8 +2,7 @@
 
 {_id: "locker-edge-pi1", epoch: "...", upto: 4711, past: ["...", ...], ended: [815, ...]}
 
-``past`` are the epochs that are over, and ``ended`` how far each of them had come; ``announced``: a
-unit has said that it is this source. A source that
+``past`` are the epochs that are over, and ``ended`` how far each of them had come. A source that
 was forgotten has ``forgotten``, the time, and goes by itself after `[store] events_ttl_s`. Until
 then its edge may come back with what it had not sent, and nothing counts twice.
 """
@@ -14,6 +13,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from patchbay.errors import Rejected
 from patchbay.inbox.aggregates import RECHECK_S, Report
@@ -33,9 +33,10 @@ ENDED_UNKNOWN = 0
 ANNOUNCED = 10_000
 """Units whose epochs are remembered; of more, the oldest is forgotten: any epoch of it counts."""
 
-MAX_STRANGERS = 1_000
-"""Sources that are remembered though no unit has announced an epoch under that name: anybody can
-invent some. Of more, the one whose last event is oldest is forgotten."""
+
+MAX_SOURCES: Final = 10_000
+"""Units whose events are taken. A site has some dozens; where anybody may publish, anybody may make
+up names. Beyond it only units are taken that have announced themselves, to twice as many."""
 
 
 class Verdict(Enum):
@@ -50,8 +51,8 @@ class Verdict(Enum):
     OVER = auto()
     """It belongs to an epoch that is over and was never persisted: ask for it under a new one."""
     WAIT = auto()
-    """The document of its source cannot be read: drop it. It is sent again, until somebody has
-    repaired or removed that."""
+    """The document of its source cannot be read, or there are too many sources: drop it. It is sent
+    again, until somebody has repaired that document, or forgotten units that are gone."""
 
 
 @dataclass(slots=True)
@@ -59,14 +60,11 @@ class _Source:
     epoch: str = ""
     upto: int = 0
     past: dict[str, int] = field(default_factory=dict)
-    announced: bool = False
-    """A unit has announced an epoch under this name, now or before."""
 
 
 def _source(found: Document) -> _Source:
     """Raises whatever is wrong with a document."""
     fields = {"upto": found["upto"], "epoch": found["epoch"], "past": _past(found)}
-    fields["announced"] = found.get("announced", False)
     source = convert(fields, _Source, strict=True)
     if not isinstance(found["_id"], str) or not 0 <= source.upto <= MAX_INT:
         raise ValueError(f"_id must be a text and upto 0 to {MAX_INT}")
@@ -83,32 +81,25 @@ class Watermarks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sources: dict[str, _Source] = {}
-        self._strangers: dict[str, None] = {}
-        """Sources that were not announced, in the order of their last events."""
         self._changed: set[str] = set()
-        self._forgotten: set[str] = set()
-        """Their documents have to be removed."""
         self._announced: dict[str, str] = {}
         self._load_again_at = math.inf
         self.faults: dict[str, str] = {}
         """Sources whose documents cannot be read."""
         self.report: Report | None = None
+        self.refused = 0
+        """Events of sources for which there is no room."""
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
     def announce(self, source: str, epoch: str) -> None:
         """This unit says that it sends this epoch: no other may begin in its name. Empty: any."""
         self._announced.pop(source, None)
         if epoch:
             self._announced[source] = epoch
-            self._strangers.pop(source, None)
-            if source in self._sources:
-                self._sources[source].announced = True
             if len(self._announced) > ANNOUNCED:
                 del self._announced[next(iter(self._announced))]
-
-    @property
-    def known(self) -> int:
-        """Sources that are remembered."""
-        return len(self._sources)
 
     @property
     def due(self) -> bool:
@@ -118,8 +109,7 @@ class Watermarks:
     async def load(self) -> None:
         """Read what is in the store. Raises Unavailable."""
         self._changed.clear()
-        self._forgotten.clear()
-        self._sources, self._strangers, self.faults = {}, {}, {}
+        self._sources, self.faults = {}, {}
         for one in await self._store.find(SOURCES, {}):
             try:
                 self._sources[one["_id"]] = _source(one)
@@ -129,9 +119,6 @@ class Watermarks:
                     self.faults[id] = fault
                 if self.report is not None:
                     await self.report(SOURCES, one.get("_id"), fault)
-        for source in self._announced.keys() & self._sources.keys():
-            self._sources[source].announced = True
-        self._strangers = {name: None for name, one in self._sources.items() if not one.announced}
         clock = asyncio.get_running_loop().time()
         self._load_again_at = clock + RECHECK_S if self.faults else math.inf
 
@@ -139,7 +126,12 @@ class Watermarks:
         """Is this event the next one of its source? If so, count it as taken."""
         if event.source in self.faults:
             return Verdict.WAIT
-        source = self._sources.get(event.source) or _Source()
+        source = self._sources.get(event.source)
+        if source is None:
+            if not self._has_room(event.source):
+                self.refused += 1
+                return Verdict.WAIT
+            source = _Source()
         if event.epoch == source.epoch:
             if event.sequence <= source.upto:
                 return Verdict.KNOWN
@@ -158,23 +150,13 @@ class Watermarks:
                     del source.past[next(iter(source.past))]
             source.epoch = event.epoch
         source.upto = event.sequence
-        self._remember(event.source, source)
+        self._sources[event.source] = source
+        self._changed.add(event.source)
         return Verdict.TAKE
 
-    def _remember(self, name: str, source: _Source) -> None:
-        self._sources[name] = source
-        self._changed.add(name)
-        self._forgotten.discard(name)
-        self._strangers.pop(name, None)
-        source.announced = source.announced or name in self._announced
-        if source.announced:
-            return
-        self._strangers[name] = None
-        if len(self._strangers) > MAX_STRANGERS:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest], self._sources[oldest]
-            self._changed.discard(oldest)
-            self._forgotten.add(oldest)
+    def _has_room(self, source: str) -> bool:
+        count = len(self._sources)
+        return count < MAX_SOURCES or (source in self._announced and count < 2 * MAX_SOURCES)
 
     def upto(self, source: str, epoch: str) -> int:
         """How far this epoch of a source has come; 0 for one that is not known."""
@@ -206,9 +188,6 @@ class Watermarks:
 
     async def save(self) -> None:
         """Write the watermarks that have risen. Raises Unavailable."""
-        if forgotten := sorted(self._forgotten):
-            await self._store.remove(SOURCES, {"_id": {"$in": forgotten}})
-            self._forgotten.difference_update(forgotten)
         changed = sorted(self._changed)
         await self._store.save(
             SOURCES,
@@ -219,15 +198,7 @@ class Watermarks:
 
 def _document(name: str, one: _Source) -> Document:
     ended = {"ended": list(one.past.values())} if one.past else {}
-    known = {"announced": True} if one.announced else {}
-    return {
-        "_id": name,
-        "epoch": one.epoch,
-        "upto": one.upto,
-        "past": list(one.past),
-        **ended,
-        **known,
-    }
+    return {"_id": name, "epoch": one.epoch, "upto": one.upto, "past": list(one.past), **ended}
 
 
 def _past(document: Document) -> dict[str, int]:
