@@ -1,8 +1,9 @@
 """Which boards the domain knows: at most ``max_boards``, and one goes when it is told to.
 
 A board comes to be known by its first report, and its id is what it calls itself. When there are as
-many as there may be, a stranger makes room (`room`), with all that the store and the broker have of
-it; when there is none, the report of the new board is refused, and becomes a dead letter.
+many as there may be, a stranger makes room (`room`): its document goes, and what the broker
+retains of it. Its accesses go when their time is over. When there is none, the report of the new
+board is refused, and becomes a dead letter.
 
 What an earlier version has stored beyond the bound is not loaded, and is removed in the background,
 but for boards that never make room: those are loaded however many there are.
@@ -93,7 +94,7 @@ class Registry:
         facts[:] = [one for one in facts if not one["_id"].startswith(prefixes)]
         try:
             await self._announcer.clear(leaving)
-            await self._kept.remove(leaving)
+            await self._kept.boards.remove(leaving)
         except BaseException:
             self._kept.boards.doubt(leaving)
             raise
@@ -133,7 +134,7 @@ class Registry:
                 await boards.load()
                 gone = [id for id in ids if boards.get(id) is None and id not in boards.faults]
                 await self._announcer.clear(gone)
-                await self._kept.remove(gone)
+                await self._kept.boards.remove(gone)
             removed += len(gone)
         self.surplus = False
         self.evicted += removed
