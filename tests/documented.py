@@ -111,7 +111,7 @@ def the_pumps_edge(ear: Any) -> None:
 
 def the_mesh_s_desk(ear: Any) -> None:
     nobody: Any = None
-    patchbay_mesh.desk.Desk(ear, nobody, Recent(1), MeshSettings(), nobody)
+    patchbay_mesh.desk.Desk(ear, nobody, Recent(1), nobody, MeshSettings(), nobody)
 
 
 def the_uart_edge(ear: Any) -> None:

@@ -18,7 +18,7 @@ ARGUMENTS = {
     "instance": "<instance>",
     "client": "<client>",
 }
-NOT_ONE_TOPIC = {"address", "everything"}
+NOT_ONE_TOPIC = {"address", "everything", "is_reply", "of_unit"}
 
 
 def test_every_service_that_is_installed_is_held_against_the_page() -> None:

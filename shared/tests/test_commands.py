@@ -84,7 +84,7 @@ def test_mosquitto_rr_gets_an_answer_from_another_process(mosquitto: Part) -> No
         async with bus:
             await bus.wait_connected(5)
             process = await asyncio.create_subprocess_exec(
-                *("mosquitto_rr", "-p", str(mosquitto.port), "-e", "reply/rr"),
+                *("mosquitto_rr", "-p", str(mosquitto.port), "-e", "patchbay/reply/rr"),
                 *("-t", "patchbay/locker/7/cmd/open", "-m", '{"cell": 4}', "-W", "10"),
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -191,7 +191,7 @@ async def test_a_moving_command_that_comes_again_is_answered_as_it_was_and_obeye
     """Whoever obeyed it was gone before it could say so; another one that waited is refused."""
     client, topic = make_bus("watch"), "patchbay/locker/7/cmd/open"
     replies, rejected = Seen(), Seen()
-    client.subscribe("reply/me", replies.take)
+    client.subscribe("patchbay/reply/me", replies.take)
     client.subscribe("patchbay/locker/7/event/rejected", rejected.take)
     client.start()
     await client.wait_connected(PATIENCE_S)
@@ -204,7 +204,7 @@ async def test_a_moving_command_that_comes_again_is_answered_as_it_was_and_obeye
     asked: dict[str, object] = {"cell": 1}
     if envelope:
         asked = {"specversion": "1.0", "id": "1", "source": "me", "data": asked}
-    await client.publish(topic, encode(asked), response_topic="reply/me", correlation=b"1")
+    await client.publish(topic, encode(asked), response_topic="patchbay/reply/me", correlation=b"1")
     await until(lambda: before.requests)
     await first.stop()
     pub(mosquitto, topic, '{"cell": 2}', "-q", "1")
@@ -227,14 +227,14 @@ async def test_an_urgent_command_is_handled_once_beside_one_that_takes_its_time(
     cells.go.clear()
     table = {"open": Command(dict, cells.open), "stop": Command(Halt, cells.stop, urgent=True)}
     Commands(bus, "locker", table)
-    client.subscribe("reply/me", replies.take)
+    client.subscribe("patchbay/reply/me", replies.take)
     for one in (bus, client):
         one.start()
         await one.wait_connected(PATIENCE_S)
     slow = asyncio.create_task(client.request("patchbay/locker/7/cmd/open", b'{"cell": 1}'))
     await until(lambda: cells.requests)
     topic = "patchbay/locker/7/cmd/stop"
-    await client.publish(topic, b'{"cell": 2}', response_topic="reply/me")
+    await client.publish(topic, b'{"cell": 2}', response_topic="patchbay/reply/me")
     await until(lambda: replies)
     assert not slow.done()
     cells.go.set()
@@ -274,14 +274,21 @@ async def test_a_moving_command_may_wait_as_long_as_it_says(make_bus: MakeBus) -
 
 
 @pytest.mark.parametrize(
-    "topic", ["patchbay/locker/7/desired", "patchbay/reply", "patchbay/reply/x/y"]
+    "topic",
+    [
+        "patchbay/locker/7/desired",
+        "patchbay/reply",
+        "patchbay/reply/a/b/c/d/e/f/g",
+        "homeassistant/switch/x/config",
+        "reply/me",
+    ],
 )
-async def test_an_answer_never_goes_to_a_topic_of_ours_that_is_no_reply_topic(
+async def test_an_answer_never_goes_to_a_topic_that_is_not_below_reply(
     cells: Cells, make_bus: MakeBus, topic: str
 ) -> None:
     """Who may ask, and no more, would publish there by the hand of one who may."""
     client, seen = make_bus("cli"), Seen()
-    client.subscribe("patchbay/#", seen.take)
+    client.subscribe("#", seen.take)
     client.start()
     await client.wait_connected(5)
     await client.publish("patchbay/locker/7/cmd/open", b"{}", response_topic=topic)
@@ -290,9 +297,23 @@ async def test_an_answer_never_goes_to_a_topic_of_ours_that_is_no_reply_topic(
         return [one for one in seen if one.topic == "patchbay/locker/7/event/rejected"]
 
     await until(refused)
-    assert b"answers go to patchbay/reply/<client>" in refused()[0].payload
+    assert b"the response topic must be patchbay/reply/<client> or below" in refused()[0].payload
     assert cells.requests == []
     assert topic not in {one.topic for one in seen}
+
+
+@pytest.mark.parametrize("topic", ["patchbay/reply/me/x", "patchbay/reply/a/b/c/d/e/f"])
+async def test_an_answer_goes_to_any_topic_below_reply(
+    cells: Cells, make_bus: MakeBus, topic: str
+) -> None:
+    client, seen = make_bus("cli"), Seen()
+    client.subscribe("patchbay/reply/#", seen.take)
+    client.start()
+    await client.wait_connected(5)
+    await client.publish("patchbay/locker/7/cmd/open", b'{"cell": 3}', response_topic=topic)
+    await until(lambda: len(seen) == 1)
+    assert seen[0].topic == topic
+    assert json.loads(seen[0].payload) == {"ok": True, "cell": 3}
 
 
 async def test_commands_of_a_device_that_another_unit_serves_are_left_to_it(

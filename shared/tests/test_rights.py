@@ -62,7 +62,7 @@ def test_an_edge_may_what_it_says_and_what_every_edge_does() -> None:
 
 def test_a_domain_acknowledges_its_own_edges_and_answers_everybody() -> None:
     grant = unit_grant("gate-domain-a", ALL, SERVICES, "root")
-    assert {"root/ack/gate-edge-a", "root/ack/gate-edge-b", "root/reply/+"} <= set(grant.publish)
+    assert {"root/ack/gate-edge-a", "root/ack/gate-edge-b", "root/reply/#"} <= set(grant.publish)
     assert "root/ack/gate-domain-a" not in grant.publish
     assert "root/fence/gate-domain-a" in grant.publish
     own = {"root/fence/gate-domain-a", "root/dead/gate", "root/confirm/gate-domain-a"}
@@ -98,7 +98,14 @@ def test_an_operator_reads_all_and_sends_the_commands_that_domains_serve() -> No
     assert commands(named, "root") == ("root/gate/+/cmd/close", "root/gate/+/cmd/state")
     grant = person_grant(Person.OPERATOR, "ann", SERVICES, "root")
     assert grant.subscribe == ("root/#",)
-    assert grant.publish == ("root/gate/+/cmd/+", "root/confirm/+", "root/reply/ann")
+    assert grant.publish == (
+        "root/gate/+/cmd/+",
+        "root/confirm/+",
+        "root/reply/ann",
+        "root/forget/+",
+        "root/status/+",
+        "root/status/+/info",
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_a_blend_that_comes_again_late_is_answered_the_same_and_poured_onc
 ) -> None:
     """The scheduler ends when it is poured already, before it could say so."""
     replies = Seen()
-    bar.watcher.subscribe("reply/me", replies.take)
+    bar.watcher.subscribe("patchbay/reply/me", replies.take)
     held = asyncio.Event()
 
     async def hold() -> None:
@@ -83,7 +83,7 @@ async def test_a_blend_that_comes_again_late_is_answered_the_same_and_poured_onc
     blend = Blend(cup_size=0.2, ratios={"0": 1.0})
     said = in_envelope(blend) if envelope else encode(blend)
     topic = f"{TOPIC}/bar/cmd/blend"
-    await bar.watcher.publish(topic, said, response_topic="reply/me", correlation=b"7")
+    await bar.watcher.publish(topic, said, response_topic="patchbay/reply/me", correlation=b"7")
     run = await pumps.ordered()
     await held.wait()
     await bar.stop("domain")
@@ -96,7 +96,7 @@ async def test_a_blend_that_comes_again_late_is_answered_the_same_and_poured_onc
     await until(lambda: bar.heard.of("bar/event/finished"))
     if envelope:  # once more, when it is done and nobody is there
         await bar.stop("domain")
-        await bar.watcher.publish(topic, said, response_topic="reply/me")
+        await bar.watcher.publish(topic, said, response_topic="patchbay/reply/me")
         await bar.start_domain()
         await until(lambda: len(replies) == 2)
         assert replies.payloads[1] == replies.payloads[0]
@@ -134,11 +134,11 @@ async def test_a_stop_that_waited_while_the_scheduler_was_away_still_stops(
 
 async def test_a_stop_is_handled_once_and_has_one_answer_and_one_event(house: House) -> None:
     replies = Seen()
-    house.watcher.subscribe("reply/me", replies.take)
+    house.watcher.subscribe("patchbay/reply/me", replies.take)
     run = (await ask(house, "blend", Blend(cup_size=1.0, ratios={"2": 1.0})))["run_id"]
     await until(lambda: house.pins.on == [2])
     topic = f"{TOPIC}/bar/cmd/stop"
-    await house.watcher.publish(topic, b"{}", response_topic="reply/me")
+    await house.watcher.publish(topic, b"{}", response_topic="patchbay/reply/me")
     await until(lambda: house.heard.of("bar/event/failed"))
     await until(lambda: replies)
     await ask(house, "state", Ask())  # all that came before was handled

@@ -129,8 +129,8 @@ async def test_a_command_that_comes_again_after_a_restart_is_answered_the_same_a
     await alone.tell("OFF")
     await alone.stop("domain")
     replies = Seen()
-    alone.watcher.subscribe("reply/me", replies.take)
-    await alone.watcher.publish(topic, encode(body), response_topic="reply/me")
+    alone.watcher.subscribe("patchbay/reply/me", replies.take)
+    await alone.watcher.publish(topic, encode(body), response_topic="patchbay/reply/me")
     await alone.start("domain")
     await until(lambda: replies)
     assert replies.payloads == [first]

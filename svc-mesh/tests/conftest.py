@@ -151,6 +151,8 @@ class House:
         self.monitor_port = server.port
         lines = asyncio.create_task(self.monitor.count_lines())
         stack.push_async_callback(end, lines)
+        if self.monitor.list is not None:
+            stack.push_async_callback(end, asyncio.create_task(self.monitor.send_list()))
         await self._online(bus)
 
     async def start_domain(self) -> None:
@@ -238,11 +240,18 @@ class House:
 
     def _state(self, message: Message) -> None:
         message.ack()
-        self.states[message.topic.split("/")[2]] = json.loads(message.payload)
+        device = message.topic.split("/")[2]
+        if message.payload:
+            self.states[device] = json.loads(message.payload)
+        else:
+            self.states.pop(device, None)
 
     def _status(self, message: Message) -> None:
         message.ack()
         device, status = message.topic.split("/")[2], message.payload.decode()
+        if not status:
+            self.statuses.pop(device, None)
+            return
         self.statuses[device] = status
         self.said.append((device, status))
 

@@ -153,3 +153,36 @@ def test_all_values_together_have_a_bound(air: Air) -> None:
     for number in list(cache.nodes):
         air.say(f"patchbay/mesh/node-{number}/state", b"")
     assert (cache._bytes, cache.nodes) == (0, {})
+
+
+def confirmed(air: Air, cache: Cache, *nodes: int) -> None:
+    """The domain says of these that they are active."""
+    for node in nodes:
+        state = {"node": node, "uuid": None, "status": "active", "last_contact": "12:00"}
+        state |= {"readings": 1, "messages": 0, "values": {}}
+        air.say(f"patchbay/mesh/node-{node}/state", encode(state))
+        assert node in cache.nodes
+
+
+def test_an_invented_node_takes_no_place_of_one_that_the_domain_knows(air: Air) -> None:
+    cache = Cache(cast("Bus", air), lambda _: None, max_types=3, max_nodes=20)
+    confirmed(air, cache, *range(10))
+    for number in range(1000, 3000):
+        air.event("root", "network", "13:00", {"nodes": [{"node": number, "uuid": ""}]})
+        assert len(cache.nodes) <= 20
+    assert set(range(10)) <= set(cache.nodes)
+    confirmed(air, cache, *range(10, 20))
+    assert set(cache.nodes) == set(range(20))
+    air.data("14:00", "AQ==", node=99)
+    assert (99 in cache.nodes, cache.refused) == (False, 1)
+
+
+def test_a_source_that_somebody_invents_takes_no_room_without_a_bound(air: Air) -> None:
+    cache = Cache(cast("Bus", air), lambda _: None, max_types=3)
+    for number in range(1000):
+        event = new_event(
+            id="x", source=f"s{number}", type="patchbay.mesh.message", time="12:00", data=None,
+            epoch="e", sequence=1,
+        )  # fmt: skip
+        air.say("patchbay/mesh/node-5/event/message", event)
+    assert len(cache._once._seen) <= 64

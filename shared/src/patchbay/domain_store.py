@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from patchbay import __version__
 from patchbay.errors import DocumentRejected, QueryRejected, SettingsError, Unavailable
 from patchbay.store import Store
+from patchbay.store.newest import keep_newest
 
 if TYPE_CHECKING:
     from patchbay.unit import Unit
@@ -37,17 +38,19 @@ POLL_S: Final = 0.2
 
 @contextlib.asynccontextmanager
 async def domain_store(unit: Unit) -> AsyncIterator[Store]:
-    """The store of the unit's settings. The unit stops if a newer version has written to it.
+    """The store of the unit's settings, where only the newest dead letters stay.
 
-    Raises SettingsError if that shows at once.
+    The unit stops if a newer version has written to it. Raises SettingsError if that shows at once.
     """
-    async with Store(unit.config.store, unit.config.store_uri) as store:
+    settings = unit.config.store
+    async with Store(settings, unit.config.store_uri, unit.service.name) as store:
         try:
             async with asyncio.timeout(FIRST_LOOK_S):
                 await check_format(store, unit.service.name)
         except (*NOT_NOW, TimeoutError):
             unit.log.warning("store unavailable: starting without")
             unit.spawn(_check_later(store, unit.service.name), "format of the store")
+        unit.spawn(keep_newest(store, settings.dead_letters_max), "old dead letters")
         yield store
 
 

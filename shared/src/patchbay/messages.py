@@ -176,6 +176,15 @@ class Cancel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: Annotated[str, Meta(max_length=MAX_LEVEL)] = ""
 
 
+class ForgetUnit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """On ``forget/<service>`` -> ``{"removed"}``: the unit with this instance id is gone for good.
+
+    ``removed``: was anything stored of it?
+    """
+
+    unit: Annotated[str, Meta(min_length=1, max_length=MAX_LEVEL)]
+
+
 class UnitInfo(Struct, frozen=True, kw_only=True):
     """What a unit says of itself on ``patchbay/status/<instance>/info``."""
 

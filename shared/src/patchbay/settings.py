@@ -238,6 +238,10 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     events_ttl_s: Annotated[int, Meta(ge=1, le=2_147_483_647)] = 2_592_000
     """Facts in ``events`` are kept for 30 days; what follows from them stays in its own place."""
 
+    dead_letters_max: Count = 10_000
+    """Dead letters of a service that are stored, the newest: more than anybody reads, and no more
+    than 2.5 GB if each has an original of the size of a packet."""
+
     cache_size: Annotated[str, Meta(pattern=r"^[0-9]+[KMG]$")] = "256M"
     """The embedded store's cache. A Pi with 1 GB has room for it and the units."""
 

@@ -8,10 +8,11 @@
     patchbay/status/<instance>                 a unit's "online" | "offline". Retained, Last Will
     patchbay/status/<instance>/info            version, since, backlog, connections. Retained
     patchbay/ack/<instance>                    how far a domain has persisted that edge's events
-    patchbay/reply/<client>                    answers to the requests of one client
+    patchbay/reply/<client>                    answers to the requests of one client, also below it
     patchbay/confirm/<instance>                requesters confirm or cancel what they requested
     patchbay/fence/<instance>                  a unit's nonce to itself after each connect
     patchbay/dead/<service>                    what could not be handled, and why
+    patchbay/forget/<service>                  requests to forget units that are gone
 
 The root (``patchbay``) is a setting. A device id in a topic is ``[a-z0-9_-]``.
 """
@@ -109,6 +110,19 @@ class Topics:
 
     def dead(self, service: str) -> str:
         return f"{self.root}/dead/{service}"
+
+    def forget(self, service: str) -> str:
+        return f"{self.root}/forget/{service}"
+
+    def of_unit(self, instance: str) -> tuple[str, ...]:
+        """Filters, each with what is below it, of the topics that one unit has for itself."""
+        kinds = ("status", "ack", "reply", "confirm", "fence", "+")
+        return tuple(f"{self.root}/{kind}/{instance}" for kind in kinds)
+
+    def is_reply(self, topic: str) -> bool:
+        """Is this a topic for answers: any one below ``reply``?"""
+        prefix = self.reply("")
+        return topic.startswith(prefix) and len(topic) > len(prefix)
 
     def everything(self) -> str:
         return f"{self.root}/#"

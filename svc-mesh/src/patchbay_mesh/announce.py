@@ -61,6 +61,17 @@ class Announcer:
         said = b"online" if node.state.active else b"offline"
         self._retain(self._bus.topics.status(SERVICE, node.id), said)
 
+    def clear(self, id: str) -> None:
+        """Clear the retained topics of a node that is forgotten. Raises Unavailable."""
+        self._changed.discard(id)
+        self._told.pop(id, None)
+        for topic in (self._bus.topics.state(SERVICE, id), self._bus.topics.status(SERVICE, id)):
+            self._bus.post(topic, b"", retain=True)
+
+    def again(self, ids: Iterable[str]) -> None:
+        """Publish these with the next `publish`: they could not be forgotten after all."""
+        self._changed.update(ids)
+
     def _unit_status(self, message: Message) -> None:
         """An edge that was killed cannot say that its port is nobody's any more."""
         message.ack()

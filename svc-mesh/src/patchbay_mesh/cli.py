@@ -3,12 +3,14 @@
 patchbay mesh nodes
 patchbay mesh get GPS 5
 patchbay mesh history 5 GPS --limit 20
+patchbay mesh forget 5 --documents remove
 patchbay mesh send 5 "turn left"
 patchbay mesh simulate /tmp/mesh-root --nodes 10
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ from patchbay_mesh.messages import (
     NODES,
     ROOT,
     SERVICE,
+    Forget,
     History,
     List,
     Send,
@@ -38,6 +41,14 @@ TypeArgument = Annotated[str, typer.Argument(metavar="TYPE", help="Three letters
 Message = Annotated[str, typer.Argument(metavar="MESSAGE", help="Text, or hex with --hex.")]
 HexOption = Annotated[bool, typer.Option("--hex", help="The message is hex.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")]
+
+
+class Documents(StrEnum):
+    """What becomes of a forgotten node's values and messages."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
 
 PAGE = 200
 COLUMNS = ("node", "status", "last contact", "readings", "messages", "types", "position")
@@ -119,6 +130,38 @@ def get(
         return print_json({"type": type, "values": values})
     rows = ((one["node"], one["hex"], one["time"]) for one in values)
     print_table("", ("node", type, "time"), rows)
+    return None
+
+
+@app.command()
+def forget(
+    address: NodeArgument,
+    documents: Annotated[
+        Documents, typer.Option("--documents", help="What it has reported: keep, or remove.")
+    ] = Documents.KEEP,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Forget a node: its document and retained topics. If it reports again it is new."""
+    total = {"node": address, "known": False, "readings": 0, "messages": 0}
+    to = None
+    while True:  # a long history goes a piece at a time
+        body = Forget(documents.value, to)
+        answer = ask(System(state, config), SERVICE, node_device(address), "forget", body)
+        total["known"] |= answer["known"]
+        total["readings"] += answer["readings"]
+        total["messages"] += answer["messages"]
+        to = answer.get("to")
+        if to is None:
+            break
+    if as_json:
+        return print_json(total)
+    removed = f"{total['readings']} values and {total['messages']} messages removed"
+    echo(
+        f"node {address} {'forgotten' if total['known'] else 'was not known'}; "
+        + (removed if documents is Documents.REMOVE else "what it has reported is kept")
+    )
     return None
 
 

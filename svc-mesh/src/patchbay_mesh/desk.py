@@ -21,13 +21,16 @@ from patchbay_mesh.messages import (
     NODES,
     ROOT,
     SERVICE,
+    Forget,
     History,
     List,
     Show,
     Update,
+    node_address,
     node_device,
 )
 from patchbay_mesh.recent import Recent
+from patchbay_mesh.room import Room
 from patchbay_mesh.rules import Node
 from patchbay_mesh.settings import MeshSettings
 from patchbay_mesh.store import MeshStore, newest, reading
@@ -44,9 +47,16 @@ class Desk:
     """Serves the commands of nodes. ``keep`` saves changed nodes and publishes what follows."""
 
     def __init__(
-        self, bus: Bus, kept: MeshStore, recent: Recent, settings: MeshSettings, keep: Keep
+        self,
+        bus: Bus,
+        kept: MeshStore,
+        recent: Recent,
+        room: Room,
+        settings: MeshSettings,
+        keep: Keep,
     ) -> None:
         self._kept = kept
+        self._room = room
         self._recent = recent
         self._max_types = settings.max_types
         self._keep = keep
@@ -56,6 +66,7 @@ class Desk:
             {
                 "update": Command(Update, self._update),
                 "show": Command(Show, _question(self._show)),
+                "forget": Command(Forget, _question(self._forget)),
                 "history": Command(History, _question(self._history)),
                 "list": Command(List, _question(self._list)),
             },
@@ -91,6 +102,24 @@ class Desk:
                 raise
             self._recent.add(node.state.node, body.type, at, data)
             return answer
+
+    async def _forget(self, request: Request, body: Forget) -> Answer:
+        """Forget a node; one that is not known has nothing but what it has reported, and perhaps
+        retained topics of somebody else."""
+        node = node_address(request.device)
+        if node is None:
+            raise _unknown(request.device)
+        to = _moment(body.to, "to")
+        async with self._kept.nodes.lock:
+            await self._kept.prepare()
+            known = await self._room.forget([request.device])
+        answer: Answer = {"node": node, "known": bool(known), "readings": 0, "messages": 0}
+        if body.documents == "remove":
+            readings, messages, rest = await self._kept.remove_facts(node, to, LOOK_S / 2)
+            answer |= {"readings": readings, "messages": messages}
+            if rest is not None:
+                answer["to"] = rfc3339(rest)
+        return answer
 
     async def _show(self, request: Request, body: Show) -> Answer:
         async with self._kept.nodes.lock:

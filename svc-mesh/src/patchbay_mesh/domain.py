@@ -36,7 +36,6 @@ from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
     NETWORK,
-    RESTARTED,
     SERVICE,
     Data,
     Message,
@@ -44,6 +43,7 @@ from patchbay_mesh.messages import (
     node_device,
 )
 from patchbay_mesh.recent import Recent
+from patchbay_mesh.room import Room
 from patchbay_mesh.rules import Node, Publish
 from patchbay_mesh.settings import MeshSettings
 from patchbay_mesh.store import NODES, MeshStore, message, reading
@@ -71,6 +71,8 @@ async def run(unit: Unit) -> None:
         async with MeshDomain(unit.bus, store, kept, settings, stored) as domain:
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
             unit.info_sources["nodes"] = lambda: len(kept.nodes)
+            unit.info_sources["nodes_forgotten"] = lambda: domain.room.forgotten
+            unit.info_sources["reports_refused"] = lambda: domain.room.refused
             unit.info_sources["events"] = lambda: domain.inbox.taken
             await unit.serving()
 
@@ -93,7 +95,21 @@ def _node_of(event: Event) -> str:
     if name == DATA:
         return node_device(_data.read(event).node)
     said = _message.read(event)
-    return "" if said.type == RESTARTED else node_device(said.node)
+    return "" if said.means_restart else node_device(said.node)
+
+
+def _nodes_of(events: Iterable[Event]) -> set[str]:
+    """The nodes that these events may make."""
+    ids = set()
+    for event in events:
+        name = event.type.rpartition(".")[2]
+        if carries_nothing(event):
+            continue
+        if name == DATA:
+            ids.add(node_device(_data.read(event).node))
+        elif name == NETWORK:
+            ids.update(node_device(one.node) for one in _network.read(event).nodes)
+    return ids
 
 
 class MeshDomain:
@@ -125,8 +141,9 @@ class MeshDomain:
             large_round=LARGE_ROUND,
             gather_s=GATHER_S,
         )
-        self.desk = Desk(bus, kept, self.recent, settings, self.keep)
         self._announcer = Announcer(bus)
+        self.room = Room(kept, self._announcer, self.recent, settings)
+        self.desk = Desk(bus, kept, self.recent, self.room, settings, self.keep)
         self._publisher: Publisher[Node] = Publisher(bus, SERVICE)
         self._publisher.follow(self.kept.nodes)
         self._ticks = Ticks(bus.progress, "ticker", lambda: bus.connected)
@@ -179,6 +196,7 @@ class MeshDomain:
         nodes = self.kept.nodes
         async with nodes.lock:
             await self.kept.prepare()
+            await self.room.make(_nodes_of(events))
             this = _Round()
             try:
                 for event in events:
@@ -228,7 +246,7 @@ class MeshDomain:
         self, event: Event, said: Message, at: datetime, time: str, this: _Round
     ) -> None:
         this.messages.append(message(event.id, said.node, said.type, at, said.payload))
-        if said.type == RESTARTED:
+        if said.means_restart:
             for node in self.kept.nodes:
                 if node.state.active and not node.knows(event):
                     this.changed[node.id] = node
@@ -241,14 +259,17 @@ class MeshDomain:
                 self._heard(known, event, rules.message(known.state, time), this)
 
     def _node(self, address: int, event: Event, this: _Round) -> Aggregate[Node] | None:
-        """The node, new if it must be; None if it knows the event already, or if its document
-        cannot be read: then this is one of an event about many nodes."""
+        """The node, new if it must be; None if it knows the event already, if there is no room for
+        it, or if its document cannot be read: then this is one of an event about many nodes."""
         nodes = self.kept.nodes
         id = node_device(address)
         if id in nodes.faults:
             return None
         node = nodes.get(id)
         if node is None:
+            if self.room.full:
+                self.room.refuse(address)
+                return None
             node = Aggregate(id, Node(address))
             nodes.add(node)
         this.changed[id] = node
@@ -334,10 +355,11 @@ class MeshDomain:
         # What has not been taken in yet may be a word of anybody.
         since = self._clock() - self.inbox.waited_s - self.settings.active_timeout_s
         silent = [id for id, at in self._heard_at.items() if at < since]
-        if not silent and not any(node.pruned for node in nodes):
+        if not silent and not self.room.due and not any(node.pruned for node in nodes):
             return
         async with nodes.lock:
             await self.kept.prepare()
+            await self.room.tick()
             changed = []
             for id in silent:
                 if self._heard_at.get(id, since) >= since:

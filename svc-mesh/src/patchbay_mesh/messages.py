@@ -8,7 +8,7 @@ the commands. A type has three bytes; here it is a text of the characters with t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -107,15 +107,23 @@ class Data(Struct, frozen=True):
     values: Annotated[list[Value], Meta(max_length=MAX_VALUE)]
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, omit_defaults=True):
     """``event/message`` (durable): a frame that is not for us, as it came.
 
-    ``type`` is shorter than three letters if the frame was that short.
+    ``type`` is shorter than three letters if the frame was that short, or if the firmware has
+    opcodes of one byte.
     """
 
     node: Address
     type: Annotated[str, Meta(max_length=3, pattern=r"^[\x00-\xff]*$")]
     payload: Annotated[bytes, Meta(max_length=MAX_HEX)]
+    restarted: bool = False
+    """The root has restarted: said by an opcode of one byte."""
+
+    @property
+    def means_restart(self) -> bool:
+        """Does it say that the root has restarted?"""
+        return self.restarted or self.type == RESTARTED
 
 
 class Member(Struct, frozen=True):
@@ -225,6 +233,19 @@ class Update(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Show(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/show`` of a node: what is known of it."""
+
+
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/forget`` of a node: remove its document, clear its retained topics. A node that reports
+    again is new.
+
+    With ``remove`` what it has reported goes, too, newest first, for some seconds at a time: while
+    the answer has a ``to``, send the command again with it.
+    """
+
+    documents: Literal["keep", "remove"] = "keep"
+    to: Time | None = None
+    """RFC 3339. Remove only what was captured before this."""
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from"}):

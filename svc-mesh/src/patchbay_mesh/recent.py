@@ -63,6 +63,11 @@ class Recent:
         self._queues.clear()
         self._bytes = 0
 
+    def forget(self, nodes: set[int]) -> None:
+        """Forget the values of these nodes."""
+        for key in [key for key in self._queues if key[0] in nodes]:
+            self._bytes -= QUEUE_BYTES + sum(map(_size, self._queues.pop(key)))
+
     def find(
         self, node: int, type: str, since: datetime | None, to: datetime | None, limit: int
     ) -> list[tuple[datetime, bytes]] | None:

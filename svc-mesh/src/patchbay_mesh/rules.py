@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from patchbay.messages import parse_time
 from patchbay_mesh.data_types import DATA_TYPES, readings
 from patchbay_mesh.messages import (
     Joined,
@@ -31,6 +33,9 @@ AWAY: Final = "away"
 SILENT: Final = "silent"
 ROOT_RESTARTED: Final = "root_restarted"
 
+ESTABLISHED: Final = timedelta(hours=24)
+"""A node that has reported for so long is one of the mesh: it never makes room for another."""
+
 
 class Kept(Struct):
     """The latest value of a type: its bytes, and when they were captured."""
@@ -46,6 +51,8 @@ class Node(Struct):
     node: int
     uuid: str | None = None
     active: bool = False
+    since: str = ""
+    """When it was first heard; empty in documents of before."""
     last_contact: str = ""
     readings: int = 0
     messages: int = 0
@@ -62,12 +69,21 @@ class Publish:
 
 def heard(node: Node, time: str) -> list[Publish]:
     """The node has said something, or the root has said that it is there. ``time`` is RFC 3339."""
+    if not node.since:
+        node.since = node.last_contact or time
     if time > node.last_contact:
         node.last_contact = time
     if node.active:
         return []
     node.active = True
     return [Publish("joined", Joined(node.node))]
+
+
+def established(node: Node) -> bool:
+    """Has it reported for a day, from its first report to its last?"""
+    if not node.since or not node.last_contact:
+        return False
+    return parse_time(node.last_contact) - parse_time(node.since) >= ESTABLISHED
 
 
 def report(node: Node, values: Iterable[Value], time: str, max_types: int) -> list[Publish]:
@@ -113,8 +129,9 @@ def updated(node: Node, type: str, hex: str, time: str, max_types: int) -> bytes
     if len(data) > 255:
         raise Rejected("too_long", f"{len(data)} bytes: a value has at most 255")
     known = DATA_TYPES.get(type)
-    if known is not None and len(data) != known.length:
-        raise Rejected("bad_length", f"{len(data)} bytes: {type} has {known.length}")
+    if known is not None and len(data) not in known.lengths:
+        accepted = " or ".join(map(str, known.lengths))
+        raise Rejected("bad_length", f"{len(data)} bytes: {type} has {accepted}")
     contact, active = node.last_contact, node.active
     report(node, [Value(type, data)], time, max_types)
     node.last_contact, node.active = contact, active

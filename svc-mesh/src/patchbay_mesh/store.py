@@ -12,6 +12,7 @@ A fact's ``_id`` follows from the event that told it, so it is there once. ``rea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,6 +31,10 @@ FIRST_LOOK: Final = timedelta(minutes=1)
 LOOK_GROWS: Final = 8
 """A history is looked for in spans of time that grow, newest first: what a node said last is found
 without a look at what all nodes have said in a month."""
+
+
+QUICK_S: Final = 0.5
+"""A span of time whose documents were removed so quickly is followed by a longer one."""
 
 
 class MeshStore:
@@ -81,6 +86,34 @@ class MeshStore:
                 break
             upper, below, span = lower, {"$lt": lower}, span * LOOK_GROWS
         return found
+
+    async def remove_facts(
+        self, node: int, to: datetime | None, within_s: float
+    ) -> tuple[int, int, datetime | None]:
+        """Remove the values and messages of a node, newest first, a span of time after another.
+
+        Returns how many of each there were, and up to where it has not come ``within_s``; None: all
+        are gone. Raises Unavailable.
+        """
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        readings = messages = 0
+        upper, last, span = to or now(), now() - self._ttl, FIRST_LOOK
+        above = {"$lt": to} if to else {}
+        while True:
+            lower = max(last, upper - span)
+            at: dict[str, Any] = above if lower == last else {"$gte": lower, **above}
+            query = {"node": node, **({"at": at} if at else {})}
+            began = clock()
+            readings += await self._store.remove(READINGS, query)
+            messages += await self._store.remove(MESSAGES, query)
+            if lower == last:
+                return readings, messages, None
+            upper, above = lower, {"$lt": lower}
+            if clock() - started >= within_s:
+                return readings, messages, upper
+            if clock() - began < QUICK_S:
+                span *= LOOK_GROWS
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter. Raises Unavailable."""

@@ -7,12 +7,14 @@ A unit may what `Service.rights` says of its role, and beyond that what every un
     dead/<service>                  publish; its domain reads
     ack/<instance>                  an edge reads its own; the domain publishes those of its edges
     fence/<instance>                a domain, its own
-    reply/+                         publish, if it serves commands
+    reply/#                         publish, if it serves commands
     reply/<instance>                read its own
+    forget/<service>                a domain reads its own
     confirm/<instance>              read its own, if it serves commands; publish its service's
 
 Domains and edges of another service share no topic. A person is a viewer, who reads what carries
-no secret, or an operator, who reads all and publishes the commands that domains serve.
+no secret, or an operator, who reads all, publishes the commands that domains serve, and clears what
+units have left behind that are gone (`patchbay forget`).
 """
 
 from __future__ import annotations
@@ -84,12 +86,13 @@ def unit_grant(
     publish = [topics.unit_status(instance), topics.unit_info(instance), topics.dead(service.name)]
     subscribe = [topics.reply(instance), *(topics.unit_status(one) for one in siblings)]
     if _serves(service, role):
-        publish.append(topics.reply("+"))
+        publish.append(topics.reply("#"))
         subscribe.append(topics.confirm(instance))
     publish += [topics.confirm(one) for one in siblings if _serves(*unit_of(one, services))]
     if role == DOMAIN:
         publish.append(topics.fence(instance))
         subscribe += [topics.fence(instance), topics.dead(service.name)]
+        subscribe.append(topics.forget(service.name))
         edges = [one for one in siblings if unit_of(one, services)[1] != DOMAIN]
         publish += [topics.ack(one) for one in edges]
         subscribe += [topics.unit_info(one) for one in edges]
@@ -103,12 +106,13 @@ def unit_grant(
 def person_grant(person: Person, name: str, services: Mapping[str, Service], root: str) -> Grant:
     """What a person may under this name. Each may send itself something on its reply topic."""
     topics = Topics(root)
-    own = topics.reply(name)
+    own = topics.reply(name)  # what it retains elsewhere would have no bound
     if person is Person.VIEWER:
         return Grant(
             (own,),
             (
                 own,
+                f"{own}/#",
                 topics.event("+", "+", "+"),
                 topics.state("+", "+"),
                 topics.status("+", "+"),
@@ -116,7 +120,14 @@ def person_grant(person: Person, name: str, services: Mapping[str, Service], roo
                 topics.unit_info("+"),
             ),
         )
-    publish = (*commands(services, root), topics.confirm("+"), own)
+    publish = (
+        *commands(services, root),
+        topics.confirm("+"),
+        own,
+        topics.forget("+"),
+        topics.unit_status("+"),
+        topics.unit_info("+"),
+    )
     return Grant(publish, (topics.everything(),))
 
 

@@ -32,12 +32,12 @@ ACTIONS: Final = (
 
 SHARED: Final[Mapping[str, tuple[str, ...]]] = {
     "formats": ("find", "insert", "update", "createCollection"),
-    "dead": ("find", "insert", "createCollection", "createIndex", "collMod"),
+    "dead": ("find", "insert", "remove", "createCollection", "createIndex", "collMod"),
     "sources": ("find", "insert", "update", "createCollection"),
 }
-"""Collections of all services, and no more than is done there: dead letters are kept and never
-changed, time lets them go; who has written a service's documents, and how far the edges' events
-have come, are written over, never removed."""
+"""Collections of all services, and no more than is done there: dead letters are stored and never
+changed, and only the newest stay; who has written a service's documents, and how far the edges'
+events have come, are written over, never removed."""
 
 _SCRIPT = """\
 // Made by `patchbay broker users`, for mongosh as an administrator. May run again and again.

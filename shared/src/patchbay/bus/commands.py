@@ -27,7 +27,7 @@ from patchbay.bus.message import Message
 from patchbay.bus.requests import OUTCOME_UNKNOWN
 from patchbay.errors import OutcomeUnknown, Rejected, TooLarge, Unavailable
 from patchbay.messages import Cancel, answer, event_type, new_event, new_id, refusal
-from patchbay.topics import Address, matches, shared
+from patchbay.topics import Address, shared
 from patchbay.validation import convert
 
 MOVING_EXPIRY_S = 30.0
@@ -197,15 +197,14 @@ class Commands:
         return address
 
     def _may_answer(self, topic: str) -> bool:
-        """Not on another topic of ours: who may only ask could publish there by our hand."""
-        topics = self._bus.topics
-        if topic_complaint(topic):
-            return False
-        return matches(topics.reply("+"), topic) or not matches(topics.everything(), topic)
+        """Below ``reply`` only: else whoever may send a request could publish through us where it
+        may not publish itself, also to other systems (``homeassistant/...``)."""
+        return self._bus.topics.is_reply(topic) and not topic_complaint(topic)
 
     async def _execute(self, message: Message, device: str, name: str) -> dict[str, Any]:
         if message.response_topic and not self._may_answer(message.response_topic):
-            raise Rejected("bad_request", f"answers go to {self._bus.topics.reply('<client>')}")
+            below = self._bus.topics.reply("<client>")
+            raise Rejected("bad_request", f"the response topic must be {below} or below it")
         command = self._table.get(name)
         if command is None:
             raise Rejected("unknown_command", f"{name}: there are {', '.join(self._table)}")

@@ -27,7 +27,6 @@ from patchbay.bus.message import Message
 from patchbay.bus.requests import NO_SUBSCRIBER
 from patchbay.errors import Rejected, Unavailable
 from patchbay.messages import Confirm, Question, decode, encode, new_id
-from patchbay.topics import matches
 
 if TYPE_CHECKING:
     from patchbay.bus.client import Bus
@@ -51,7 +50,7 @@ class Questions:
         """Can a question reach whoever sent this? It must have a reply topic of ours."""
         return bool(message.correlation) and (
             len(message.correlation) <= CORRELATION_BYTES
-            and matches(self._bus.topics.reply("+"), message.response_topic)
+            and self._bus.topics.is_reply(message.response_topic)
         )
 
     async def ask(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchbay import __version__
-from patchbay.cli import broker, chaos, development, install, store, system, watching
+from patchbay.cli import broker, chaos, development, forgetting, install, store, system, watching
 from patchbay.cli.printable import echo
 from patchbay.errors import PatchbayError
 from patchbay.services import discover, resolve
@@ -39,6 +39,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
     for command in (system.up, system.run, system.status):
         app.command()(command)
     app.command()(watching.watch)
+    app.command()(forgetting.forget)
     app.command(context_settings=_PASS_ON, add_help_option=False)(system.health)
     app.command()(install.install_service)
     app.command()(install.supervisor_conf)

@@ -143,10 +143,11 @@ async def request_on(
         )
     except (TimeoutError, Unavailable) as error:
         raise Unavailable(f"no answer from the {service} domain (is it running?)") from error
-    return _fields(service, payload)
+    return answered(service, payload)
 
 
-def _fields(service: str, payload: bytes) -> dict[str, Any]:
+def answered(service: str, payload: bytes) -> dict[str, Any]:
+    """The fields of an answer. Raises Rejected if it is a refusal, Unavailable if it is invalid."""
     try:
         outcome = decode(msgspec.json.Decoder(_Answer), payload)
         fields = decode(msgspec.json.Decoder(dict[str, Any]), payload)

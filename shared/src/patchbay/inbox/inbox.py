@@ -24,6 +24,7 @@ from patchbay.bus.letters import reason_of
 from patchbay.clock import CLOCK
 from patchbay.errors import DocumentRejected, QueryRejected, Rejected, Unavailable
 from patchbay.forms import decode_events, in_json
+from patchbay.inbox.forgetting import serve_forget
 from patchbay.inbox.set_aside import SetAside
 from patchbay.inbox.watermarks import Verdict, Watermarks
 from patchbay.messages import (
@@ -42,6 +43,7 @@ from patchbay.messages import (
     rfc3339,
 )
 from patchbay.progress import STORE
+from patchbay.rate import TokenBucket
 from patchbay.settings import StoreSettings
 from patchbay.store import DEAD_LETTERS, Store
 from patchbay.topics import BATCH, device_id
@@ -121,6 +123,8 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        rate = bus.settings.dead_letters_per_s
+        self._bucket = TokenBucket(rate, rate)
         self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
         bus.keep_letter = self._keep_letter
@@ -129,6 +133,7 @@ class Inbox:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
         bus.listen(topics.unit_info("+"), self._unit_info)
+        serve_forget(bus, service, self._pattern(topics.forget(service)), self._forget)
 
     @property
     def waiting(self) -> int:
@@ -182,6 +187,13 @@ class Inbox:
         with contextlib.suppress(msgspec.DecodeError):
             info = decode(_info, message.payload) if message.payload else _Info()
             self._watermarks.announce(message.topic.split("/")[-2], info.epoch)
+
+    async def _forget(self, unit: str) -> bool:
+        """Forget a unit that is gone; was anything stored of it? Raises Unavailable, Rejected."""
+        if not self._loaded:
+            await self._watermarks.load()
+            self._loaded = True
+        return await self._watermarks.forget(unit, self._settings.events_ttl_s)
 
     async def _work(self) -> None:
         pause = self._settings.backoff_initial_s
@@ -332,7 +344,15 @@ class Inbox:
         await self._persist_valid([one for one in round_ if not isinstance(one, Faulty)])
         for event in round_:
             if isinstance(event, Faulty):
-                await self._set_aside(event, event.fault, event.original, event.topic)
+                await self._reject(event)
+
+    async def _reject(self, event: Faulty) -> None:
+        """What an edge has numbered is stored whole: nobody else has it. Anybody can publish what
+        has no number, so of that only some are stored, and the rest are counted."""
+        if event.sequence or self._bucket.take():
+            await self._set_aside(event, event.fault, event.original, event.topic)
+        else:
+            self._bus.dead_letter(self._service, event.fault, event.original, topic=event.topic)
 
     async def _persist_valid(self, events: list[Event]) -> None:
         if not events:

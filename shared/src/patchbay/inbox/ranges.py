@@ -43,6 +43,10 @@ class RangeInbox(Inbox):
     async def _load(self) -> None:
         """There is nothing to know before an event comes."""
 
+    async def _forget(self, unit: str) -> bool:
+        """Nothing is stored of a unit."""
+        return False
+
     async def _round(self, batch: list[tuple[Message, list[Event]]]) -> None:
         events = await self._persist_most([event for _, some in batch for event in some])
         self.taken += len(events)

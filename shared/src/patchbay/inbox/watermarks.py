@@ -2,7 +2,9 @@
 
 {_id: "locker-edge-pi1", epoch: "...", upto: 4711, past: ["...", ...], ended: [815, ...]}
 
-``past`` are the epochs that are over, and ``ended`` how far each of them had come.
+``past`` are the epochs that are over, and ``ended`` how far each of them had come. A source that
+was forgotten has ``forgotten``, the time, and goes by itself after `[store] events_ttl_s`. Until
+then its edge may come back with what it had not sent, and nothing counts twice.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from patchbay.errors import Rejected
 from patchbay.inbox.aggregates import RECHECK_S, Report
-from patchbay.messages import MAX_INT, Ack, Event
+from patchbay.messages import MAX_INT, Ack, Event, now
 from patchbay.store import Document, Store
 from patchbay.validation import convert
 
@@ -105,8 +108,8 @@ class Watermarks:
                     self.faults[id] = fault
                 if self.report is not None:
                     await self.report(SOURCES, one.get("_id"), fault)
-        now = asyncio.get_running_loop().time()
-        self._load_again_at = now + RECHECK_S if self.faults else math.inf
+        clock = asyncio.get_running_loop().time()
+        self._load_again_at = clock + RECHECK_S if self.faults else math.inf
 
     def judge(self, event: Event) -> Verdict:
         """Is this event the next one of its source? If so, count it as taken."""
@@ -145,23 +148,36 @@ class Watermarks:
         """The acknowledgement to send to a source."""
         return Ack(epoch=epoch, upto=self.upto(source, epoch), nak=nak, over=over)
 
+    async def forget(self, source: str, ttl_s: int) -> bool:
+        """Let what is known of a source go in ``ttl_s`` seconds, unless it comes back. Returns
+        whether anything was known. Raises Unavailable; Rejected while events of it arrive."""
+        if source in self._changed:
+            raise Rejected("unit_online", f"events of {source} are being stored")
+        if source in self.faults:
+            del self.faults[source]
+            return await self._store.remove(SOURCES, {"_id": source}) > 0
+        known = self._sources.get(source)
+        if known is None or not known.epoch:
+            return False
+        await self._store.ensure_index(SOURCES, [("forgotten", 1)], expireAfterSeconds=ttl_s)
+        seen = {"_id": source, "epoch": known.epoch, "upto": known.upto}
+        unmarked = {**seen, "forgotten": {"$exists": False}}
+        marked = {**_document(source, known), "forgotten": now()}
+        return await self._store.replace(SOURCES, [(unmarked, marked)]) > 0
+
     async def save(self) -> None:
         """Write the watermarks that have risen. Raises Unavailable."""
         changed = sorted(self._changed)
         await self._store.save(
             SOURCES,
-            [
-                {
-                    "_id": name,
-                    "epoch": one.epoch,
-                    "upto": one.upto,
-                    "past": list(one.past),
-                    **({"ended": list(one.past.values())} if one.past else {}),
-                }
-                for name, one in ((name, self._sources[name]) for name in changed)
-            ],
+            [_document(name, self._sources[name]) for name in changed],
         )
         self._changed.difference_update(changed)
+
+
+def _document(name: str, one: _Source) -> Document:
+    ended = {"ended": list(one.past.values())} if one.past else {}
+    return {"_id": name, "epoch": one.epoch, "upto": one.upto, "past": list(one.past), **ended}
 
 
 def _past(document: Document) -> dict[str, int]:

@@ -48,8 +48,14 @@ PAGE = 500
 class Store:
     """One client, one database. Nothing is connected until the first operation."""
 
-    def __init__(self, settings: StoreSettings, uri: str) -> None:
-        """Raises SettingsError for an invalid URI, or a password file that cannot be read."""
+    def __init__(self, settings: StoreSettings, uri: str, service: str = "") -> None:
+        """``service``: whose dead letters are stored here.
+
+        Raises SettingsError for an invalid URI, or a password file that cannot be read.
+        """
+        self.service = service
+        self.dead_letters = 0
+        """Dead letters that were stored since the start."""
         self._client = _client(settings, uri)
 
         concern = WriteConcern(w=1, j=True)
@@ -122,12 +128,14 @@ class Store:
     ) -> None:
         """Store a dead letter, with the whole original if we have it, so that it can be replayed.
 
-        ``at`` is its time, by which an index can let it go. Of a letter that the store does not
-        take, a part is stored. Raises Unavailable, also if the store takes not even that.
+        ``at`` is its time, by which an index can let it go, or now, if it names a time to come. Of
+        a letter that the store does not take, a part is stored. Raises Unavailable, also if the
+        store takes not even that.
         """
         document: Document = to_builtins(letter)
         document["_id"] = document.pop("id")
-        document["at"] = parse_time(letter.time)
+        document["at"] = min(parse_time(letter.time), now())
+        document["service"] = self.service
         whole = document
         if original:
             whole = {**document, "original": original, "content_type": content_type}
@@ -140,6 +148,7 @@ class Store:
             except DocumentRejected as error:
                 why = str(error)
             else:
+                self.dead_letters += 1
                 return
         raise Unavailable(f"no dead letter can be stored: {why}")
 

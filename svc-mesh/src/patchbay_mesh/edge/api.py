@@ -75,7 +75,9 @@ class Api:
     def __init__(self, bus: Bus, settings: MeshSettings) -> None:
         self.settings = settings
         self.end_mark = settings.end_mark.encode()
-        self.cache = Cache(bus, self._heard, settings.max_types, settings.cache_bytes)
+        self.cache = Cache(
+            bus, self._heard, settings.max_types, settings.cache_bytes, settings.max_nodes
+        )
         self.listeners: set[ApiSession] = set()
         self._bus = bus
         self._log = structlog.get_logger("api").bind(instance=bus.client_id)

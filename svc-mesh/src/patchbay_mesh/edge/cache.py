@@ -7,6 +7,7 @@ a value's place: it counts where it is as new.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,6 @@ from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
     NETWORK,
-    RESTARTED,
     ROOT,
     SERVICE,
     Data,
@@ -43,6 +43,13 @@ VALUE_BYTES: Final = 360
 ROOM: Final = 0.9
 """To so much of what it may have the cache shrinks when it is full."""
 
+LOOK_PERIOD_S: Final = 1.0
+"""While all nodes are in use, it is looked this often whether one of them may make room."""
+
+MAX_SOURCES: Final = 64
+"""Sources of events whose numbers are remembered; of more, those not heard for longest go. One root
+has one edge."""
+
 ACTIVE: Final = "active"
 BATCH: Final = "batch"
 
@@ -58,6 +65,10 @@ class KnownNode:
 
     active: bool = False
     last_contact: str = ""
+    confirmed: bool = False
+    """The domain has published a state of it: it is not only somebody's word."""
+    order: int = 0
+    """Rises with each word of any node."""
     values: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     """By type: when it was captured, and what. The one that was told last stands last."""
 
@@ -77,17 +88,19 @@ class Once:
         """Is it the first time? One without a number is taken as it comes."""
         if not event.sequence:
             return True
-        epoch, sequence = self._seen.get(event.source, ("", 0))
-        if epoch == event.epoch and event.sequence <= sequence:
-            return False
-        self._seen[event.source] = (event.epoch, event.sequence)
-        return True
+        epoch, sequence = self._seen.pop(event.source, ("", 0))
+        new = epoch != event.epoch or event.sequence > sequence
+        self._seen[event.source] = (event.epoch, event.sequence) if new else (epoch, sequence)
+        if len(self._seen) > MAX_SOURCES:
+            del self._seen[next(iter(self._seen))]
+        return new
 
 
 class Cache:
     """Follows the bus. ``on_message`` gets each message of a node, once and in order. Of each node
-    the last ``max_types`` types are known; beyond ``max_bytes`` the nodes that were silent for
-    longest are forgotten."""
+    the last ``max_types`` types are known. Beyond ``max_nodes`` and ``max_bytes`` nodes are
+    forgotten: first those that the domain does not know, then those that are away, longest silent
+    first. An active one that the domain knows never makes room for one more node."""
 
     def __init__(
         self,
@@ -95,13 +108,20 @@ class Cache:
         on_message: Callable[[Message], None],
         max_types: int,
         max_bytes: int = MAX_BYTES,
+        max_nodes: int = 1000,
     ) -> None:
         self.nodes: dict[int, KnownNode] = {}
         self.not_understood = 0
+        self.refused = 0
+        """Words of nodes that there is no room for."""
         self._on_message = on_message
         self._max_types = max_types
         self._max_bytes = max_bytes
+        self._max_nodes = max_nodes
         self._bytes = 0
+        self._order = 0
+        self._look_at = 0.0
+        self._log_at = 0.0
         self._once = Once()
         self._restarted = ""
         """When the root last said that it has restarted."""
@@ -156,6 +176,9 @@ class Cache:
             self._misunderstood(message, error)
             return
         known = self._known(node)
+        if known is None:
+            return
+        known.confirmed = True
         if state.last_contact >= known.last_contact:
             known.last_contact = state.last_contact
             # What was heard in the millisecond of a restart was heard after it: the state says so.
@@ -180,6 +203,8 @@ class Cache:
         if name == DATA:
             data = _data.read(event)
             known = self._heard(data.node, event.time)
+            if known is None:
+                return
             for value in data.values:
                 self._put(known, type_bytes(value.type), (event.time, value.data))
         elif name == NETWORK:
@@ -187,7 +212,7 @@ class Cache:
                 self._heard(member.node, event.time)
         elif name == MESSAGE:
             said = _message.read(event)
-            if said.type == RESTARTED:
+            if said.means_restart:
                 self._restarted = event.time
                 for node in self.nodes.values():
                     node.active = False
@@ -195,17 +220,52 @@ class Cache:
                 self._heard(said.node, event.time)
             self._on_message(said)
 
-    def _heard(self, node: int, time: str) -> KnownNode:
+    def _heard(self, node: int, at: str) -> KnownNode | None:
         known = self._known(node)
-        known.last_contact = time
-        known.active = True
+        if known is not None:
+            known.last_contact = at
+            known.active = True
         return known
 
-    def _known(self, node: int) -> KnownNode:
-        if node not in self.nodes:
-            self.nodes[node] = KnownNode()
+    def _known(self, node: int) -> KnownNode | None:
+        """The node, new if it must be; None if there is no room for it."""
+        known = self.nodes.get(node)
+        if known is None:
+            if len(self.nodes) >= self._max_nodes and not self._make_place():
+                self.refused += 1
+                return None
+            known = self.nodes[node] = KnownNode()
             self._bytes += NODE_BYTES
-        return self.nodes[node]
+        self._order += 1
+        known.order = self._order
+        return known
+
+    def _make_place(self) -> bool:
+        """Forget some nodes that may make room for another. False: there is none."""
+        if (moment := time.monotonic()) < self._look_at:
+            return False
+        found = [
+            node
+            for node in sorted(self.nodes, key=self._rank)
+            if not (self.nodes[node].confirmed and self.nodes[node].active)
+        ]
+        if not found:
+            self._look_at = moment + LOOK_PERIOD_S
+            return False
+        for node in found[: max(1, int(self._max_nodes * (1 - ROOM)))]:
+            self._forget(node)
+        self._say_full()
+        return True
+
+    def _rank(self, node: int) -> tuple[bool, bool, int]:
+        """Who is forgotten first."""
+        known = self.nodes[node]
+        return known.confirmed, known.active, known.order
+
+    def _say_full(self) -> None:
+        if (moment := time.monotonic()) >= self._log_at:
+            self._log_at = moment + LOOK_PERIOD_S
+            self._log.warning("nodes forgotten: the cache is full", known=len(self.nodes))
 
     def _forget(self, node: int) -> None:
         known = self.nodes.pop(node, None)
@@ -224,13 +284,13 @@ class Cache:
             self._make_room(known)
 
     def _make_room(self, kept: KnownNode) -> None:
-        """Forget the nodes that were silent for longest, but for this one."""
-        for node, known in sorted(self.nodes.items(), key=lambda one: one[1].last_contact):
+        """Forget nodes until there is room again, but not this one."""
+        for node in sorted(self.nodes, key=self._rank):
             if self._bytes <= self._max_bytes * ROOM:
                 break
-            if known is not kept:
+            if self.nodes[node] is not kept:
                 self._forget(node)
-        self._log.warning("nodes forgotten: the cache is full", known=len(self.nodes))
+        self._say_full()
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self.not_understood += 1
