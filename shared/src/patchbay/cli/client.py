@@ -175,7 +175,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
 
     table = Table(
-        title=title,
+        title=printable(title),
         title_justify="left",
         title_style="",
         box=None,
