@@ -13,17 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from patchbay.bus import Bus
 from patchbay.inbox import Aggregate
 from patchbay.messages import now
+from patchbay.rate import TokenBucket
 from patchbay.store import Document, Store
 from patchbay_locker.announce import Announcer
 from patchbay_locker.board import Board
 from patchbay_locker.room import Rank, Strangers, rank
 from patchbay_locker.store import BOARDS, LockerStore
+
+SHOWN_PER_HOUR: Final = 10
+"""New boards that are published while there are as many as there may be, after the first tenth of
+`max_boards`. Of each topic that was ever retained Mosquitto 2.0 keeps 400 bytes, also once it is
+cleared (measured), so that ids without end would fill it. Others are published once they are used:
+edges, commands and lists know them all the same."""
 
 
 class Registry:
@@ -45,6 +53,7 @@ class Registry:
         self._announcer = announcer
         self._leaving: dict[str, None] = {}
         self._strangers = Strangers(self._rank)
+        self._shown = TokenBucket(SHOWN_PER_HOUR / 3600.0, max(SHOWN_PER_HOUR, max_boards // 10))
         self._loaded = False
         self._log = structlog.get_logger("registry").bind(instance=bus.client_id)
         kept.boards.trim = self._trim
@@ -57,8 +66,11 @@ class Registry:
 
     def admit(self, id: str, moment: datetime) -> bool:
         """Is there room for this new board? Those that make room for it go with `evict`."""
+        full = len(self._kept.boards) >= self.max_boards
         if self._shrink(self.max_boards - 1, moment):
             self._strangers.add(id)
+            if full and not self._shown.take():
+                self._announcer.hush(id)
             return True
         self.refused += 1
         return False
