@@ -44,6 +44,7 @@ SERVICE = Service(
     commands=("assign", "cancel", "delete", "list", "mode", "recolor", "retry", "show", "submit"),
     collections=("combinators", "events", "jobs", "settings"),
     demo="patchbay_allocator.simulator:run",
+    demo_addresses="patchbay_allocator.settings:demo_addresses",
     chaos="patchbay_allocator.chaos:Classroom",
     cli="patchbay_allocator.cli:app",
     check="patchbay_allocator.settings:check",

@@ -237,7 +237,7 @@ def send(
         _fail(str(error))
     except OSError as error:
         _fail(f"{host}:{port}: {error.strerror or error}")
-    typer.echo(f"sent to {host}:{port}")
+    echo(f"sent to {host}:{port}")
 
 
 @app.command()
@@ -265,7 +265,7 @@ def combinator(
         mixing = serial_port(serial) if serial else waits(seconds, fail_rate, random.Random())
         async with Mixer(device, mixing) as mixer:
             await mixer.start(host, port)
-            typer.echo(f"combinator {device} listens on {host}:{port}")
+            echo(f"combinator {device} listens on {host}:{port}")
             await asyncio.Event().wait()
 
     log.configure("info")
@@ -279,6 +279,9 @@ def combinator(
 @app.command("import-conf")
 def import_conf(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The seed's allocatemgr.conf.")],
+    table: Annotated[
+        Path | None, typer.Option(help="The combinators' color_table.json: their palette.")
+    ] = None,
 ) -> None:
     """Print the settings of an allocatemgr.conf as the table for patchbay.toml.
 
@@ -294,11 +297,12 @@ def import_conf(
 
     try:
         addresses = conf.read_combinators(path)
+        codes = conf.read_table(table) if table else None
         warnings = on_our_ports(Config.read(None, os.environ, discover()), addresses)
     except (conf.ConfError, SettingsError) as error:
         _fail(str(error))
     else:
-        typer.echo(conf.toml(addresses), nl=False)
+        typer.echo(conf.toml(addresses, codes), nl=False)
         for line in warnings:
             echo(f"warning: {line}", err=True)
 

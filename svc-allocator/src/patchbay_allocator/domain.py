@@ -95,6 +95,7 @@ class AllocatorDomain:
         self.kept = kept
         kept.report = SetAside(bus, store, SERVICE).report
         self._devices = devices
+        self._max_attempts = settings.max_attempts
         self._wake = asyncio.Event()
         group = settings.share_group
         self.presence = Presence(bus, devices, settings.job_timeout_s, self._wake.set)
@@ -189,7 +190,7 @@ class AllocatorDomain:
             await self.kept.add(jobs, kept)
         finally:
             done = await asyncio.gather(*said, return_exceptions=True)
-        self.dispatcher.line.add(job.id for job in jobs)
+        self.dispatcher.add(jobs)
         self.board.want()
         if self.dispatcher.has_free:
             self._wake.set()
@@ -200,13 +201,15 @@ class AllocatorDomain:
     def _job(self, event: Event) -> Job:
         said = _requested.decode(event.data)
         at = parse_time(event.time)
-        return rules.new(
+        moment = now()
+        job = rules.new(
             id=id_of(event.id, at),
             wanted=requested(said.ClientName, said.CustomerName, said.ColorCode),
             event_id=event.id,
-            at=capture_time(event.time, now()),
-            now=now(),
+            at=capture_time(event.time, moment),
+            now=moment,
         )
+        return self.dispatcher.parked(job, f"{event.id}/parked", moment)
 
     async def _take_answers(self, answers: list[tuple[Event, Finished]]) -> None:
         changed: list[tuple[Job, Change]] = []
@@ -225,13 +228,13 @@ class AllocatorDomain:
                 elif answer.job in changes:  # said twice in one go: the second meets the first
                     later.append((event, answer))
                 else:
-                    new = rules.finished(job, answer.status, event.id, now())
+                    new = rules.finished(job, answer.status, event.id, now(), self._max_attempts)
                     changes[answer.job] = (job, new)
                     later.append((event, answer))
             # Each change is met again in the next pass, as known or as made by somebody else.
             await self.kept.change(list(changes.values()))
             answers = later
-        self.dispatcher.line.add(job.id for job, _ in changed if job.status == "waiting")
+        self.dispatcher.add(job for job, _ in changed)
         self._settle |= devices
         self.look()
         await self.announcer.changes(changed)

@@ -32,6 +32,7 @@ from patchbay_allocator import documents
 from patchbay_allocator.documents import BSON_TYPES, CANONICAL, matching, public
 from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
 from patchbay_allocator.messages import SERVICE, List, Mode, combinator_device
+from patchbay_allocator.palettes import Palette, spellings
 
 JOBS = "jobs"
 COMBINATORS = "combinators"
@@ -93,8 +94,10 @@ class AllocatorStore:
             some = left[start : start + PART]
             await self._store.insert_new(JOBS, [documents.document(job) for job in some])
             kept(some)
-        for id in await self._removed([job.id for job in left]):
-            await self._store.remove(JOBS, {"_id": ObjectId(id), "v": 1})
+        gone = await self._removed([job.id for job in left])
+        for job in left:
+            if job.id in gone:
+                await self._store.remove(JOBS, {"_id": ObjectId(job.id), "v": job.v})
 
     async def job(self, id: str) -> Job | None:
         """The job with this id, or None."""
@@ -124,19 +127,26 @@ class AllocatorStore:
         found = await self.read(await self._store.find(JOBS, query, limit=1))
         return next(iter(found.values()), None)
 
-    async def waiting(self, limit: int) -> list[str]:
-        """The ids of the oldest jobs that wait, oldest first."""
+    async def waiting(self, limit: int, palette: Palette = None) -> list[str]:
+        """The ids of the oldest jobs that wait for a colour of ``palette``, oldest first."""
+        query: Document = {"status": WAITING}
+        if palette is not None:
+            query["data.ColorCode"] = {"$in": spellings(palette)}
         ids: list[str] = []
         read = 0
         while len(ids) < limit:
-            found = await self._store.find(
-                JOBS, {"status": WAITING}, sort=[("_id", 1)], skip=read, limit=limit
-            )
+            found = await self._store.find(JOBS, query, sort=[("_id", 1)], skip=read, limit=limit)
             ids += await self.read(found)
             read += len(found)
             if len(found) < limit:
                 break
         return ids[:limit]
+
+    async def waiting_in_vain(self, palette: frozenset[str]) -> list[Job]:
+        """Jobs that wait for a colour that is not in ``palette``, a page of them."""
+        query = {"status": WAITING, "data.ColorCode": {"$nin": spellings(palette)}}
+        found = await self.read(await self._store.find(JOBS, query, limit=PAGE))
+        return [job for job in found.values() if job.data.ColorCode not in palette]
 
     async def in_progress(self, devices: Iterable[int]) -> dict[str, Job]:
         """The jobs that are in progress at these combinators, or at nobody knows which."""

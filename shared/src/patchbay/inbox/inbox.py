@@ -133,6 +133,8 @@ class Inbox:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
         bus.listen(topics.unit_info("+"), self._unit_info)
+        bus.info_sources["sources"] = lambda: len(self._watermarks)
+        bus.info_sources["sources_refused"] = lambda: self._watermarks.refused
         serve_forget(bus, service, self._pattern(topics.forget(service)), self._forget)
 
     @property
