@@ -210,6 +210,7 @@ async def test_a_dead_letter_is_kept_once_with_a_time_that_it_can_expire_by(
             "size": 3,
             "hex": "41",
             "at": parse_time(letter.time),
+            "service": store.service,
         }
     ]
     indexes = await store.collection(DEAD).index_information()
