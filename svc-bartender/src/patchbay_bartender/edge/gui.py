@@ -84,6 +84,7 @@ async def run(unit: Unit) -> None:
         port=unit.config.port(settings.port),
         limits=Limits(
             max_connections=settings.max_connections,
+            max_opening=200,  # each takes some 30 KB, and the unit may take 36 MiB in a container
             max_message_bytes=settings.max_message_bytes,
             write_buffer_bytes=settings.write_buffer_bytes,
         ),

@@ -63,7 +63,11 @@ async def run(unit: Unit) -> None:
         edge.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.page_port),
-        limits=Limits(max_connections=settings.max_browsers, max_message_bytes=MAX_MESSAGE),
+        limits=Limits(
+            max_connections=settings.max_browsers,
+            max_opening=200,  # each takes some 30 KB, and the unit may take 36 MiB in a container
+            max_message_bytes=MAX_MESSAGE,
+        ),
         log=unit.log,
         pages=pages(settings, unit.config.port(settings.api_port)),
         hosts=our_hosts(settings),

@@ -69,7 +69,10 @@ async def run(unit: Unit) -> None:
         monitor.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.monitor_port),
-        limits=Limits(max_connections=settings.max_connections),
+        limits=Limits(
+            max_connections=settings.max_connections,
+            max_opening=200,  # each takes some 30 KB, and the unit may take 36 MiB in a container
+        ),
         log=unit.log,
     )
     monitor.server = server
