@@ -67,6 +67,9 @@ GATHER_S = 0.02
 """After a large round, so long for the edges' windows to fill again: what costs is a write of an
 aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's end."""
 
+LARGE_BYTES = 140_000
+"""A larger message is no batch of an edge's outbox."""
+
 ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
@@ -180,8 +183,21 @@ class Inbox:
         if self._arrived and self._arrived[-1].connection is not message.connection:
             # The first of a new connection: the broker delivers again what came on the last one.
             self._arrived = deque(one for one in self._arrived if not self._bus.comes_again(one))
+        if len(message.payload) > LARGE_BYTES and self._rejected(self._decode(message)):
+            message.ack()
+            return
         self._arrived.append(message)
         self._something.set()
+
+    def _rejected(self, events: list[Event]) -> bool:
+        """Is nothing of it numbered by an edge, and all of it invalid? Then it is refused now: a
+        thousand of the largest messages must not wait in memory."""
+        invalid = [one for one in events if isinstance(one, Faulty) and not one.sequence]
+        if len(invalid) < len(events):
+            return False
+        for one in invalid:
+            self._bus.dead_letter(self._service, one.fault, one.original, topic=one.topic)
+        return True
 
     def _unit_info(self, message: Message) -> None:
         """A unit says which epoch it sends; the broker lets nobody else publish that."""
