@@ -71,7 +71,6 @@ async def run(unit: Unit) -> None:
         port=unit.config.port(settings.monitor_port),
         limits=Limits(
             max_connections=settings.max_connections,
-            max_opening=200,  # each takes some 30 KB, and the unit may take 36 MiB in a container
         ),
         log=unit.log,
     )
