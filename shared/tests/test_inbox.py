@@ -137,8 +137,9 @@ async def test_while_the_store_is_away_the_inbox_holds_one_copy_of_what_is_sent_
         domain.bus.connection.abort("cut by the test")
         await until(lambda wanted=reconnects: domain.bus.reconnects == wanted)
         await domain.bus.wait_connected(PATIENCE_S)
+        calls = len(domain.calls)
         await edge.say(one)
-        await until(lambda calls=len(domain.calls): len(domain.calls) > calls)
+        await until(lambda calls=calls: len(domain.calls) > calls)
         assert domain.inbox.waiting <= 3
     domain.failing = None
     await until(lambda: edge.acks[-1:] == [Ack("e1", 3)])
