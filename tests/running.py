@@ -73,6 +73,7 @@ class System:
         self.offset = free_offset()
         self.output = directory / "up.out"
         self.errors = directory / "up.err"
+        self.program = CLI
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()
@@ -84,7 +85,7 @@ class System:
 
     def spawn(self, environ: Mapping[str, str] | None = None) -> None:
         """Start without waiting."""
-        command = [*CLI, "up", "--only", "locker", "--state", str(self.state)]
+        command = [*self.program, "up", "--only", "locker", "--state", str(self.state)]
         command += ["--port-offset", str(self.offset), *self._arguments]
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self._process = subprocess.Popen(

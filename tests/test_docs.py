@@ -17,6 +17,7 @@ from patchbay.metrics.collector import UnitCollector
 from patchbay.metrics.meter import Counters
 from patchbay.services import discover, resolve
 from patchbay.settings import BrokerSettings, Config, RuntimeSettings, StoreSettings
+from tests import doorbell
 from tests.pages import ROOT, default, kind, tables
 
 SETTINGS: dict[str, type[Struct]] = {
@@ -69,13 +70,8 @@ def test_the_example_of_an_environment_is_one_that_is_understood() -> None:
 
 
 def test_the_example_of_a_service_fits_the_code(tmp_path: Path) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^`svc-bell/src/(\S+)`:\n\n```python\n(.*?)^```$", text, flags=re.M | re.S)
-    assert len(blocks) == 6
-    for name, source in blocks:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")
+    doorbell.install(tmp_path)
+    assert len(doorbell.sources()) == 6
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", tmp_path],
         cwd=ROOT,

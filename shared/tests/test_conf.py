@@ -50,13 +50,16 @@ def test_nobody_is_anonymous_and_ids_are_bound_on_every_listener(tmp_path: Path)
     assert "allow_anonymous true" not in text
     assert text.count("listener ") == text.count("use_username_as_clientid true") == 2
     assert "persistence_location /data/\n" in text
-    assert "max_queued_bytes 67108864\n" in text
+    assert "max_queued_bytes 16777216\n" in text
+    assert "memory_limit 268435456\n" in text
     assert "@" not in text
 
 
 def test_what_waits_for_one_client_fits_into_the_memory_that_there_is(tmp_path: Path) -> None:
-    text = write_configuration(Directory(tmp_path), Path("/data"), queued_bytes=1000).read_text()
+    path = write_configuration(Directory(tmp_path), Path("/data"), queued_bytes=1000, memory=5000)
+    text = path.read_text()
     assert "max_queued_bytes 1000\n" in text
+    assert "memory_limit 5000\n" in text
 
 
 @pytest.mark.parametrize("at", [None, Path("/secrets/mosquitto")])

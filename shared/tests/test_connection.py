@@ -8,8 +8,10 @@ import contextlib
 import pytest
 
 from patchbay.bus.connection import Connection
+from patchbay.bus.message import Message
+from patchbay.bus.unconfirmed import MAX_BYTES
 from patchbay.errors import Unavailable
-from patchbay.testing import PATIENCE_S, MakeBus, Part, broker_settings
+from patchbay.testing import PATIENCE_S, MakeBus, Part, broker_settings, until
 
 
 async def test_a_message_that_finds_the_connection_broken_is_settled_too(
@@ -28,6 +30,27 @@ async def test_a_message_that_finds_the_connection_broken_is_settled_too(
             await asyncio.sleep(0)
     assert 0 < said < 1000
     assert settled == [None] * said
+
+
+async def test_messages_without_confirmation_take_a_bounded_room_until_they_are_handled(
+    make_bus: MakeBus,
+) -> None:
+    """More are dropped; one that is to be confirmed is not."""
+    held: list[Message] = []
+    taker, teller = make_bus("taker"), make_bus("teller")
+    taker.listen("patchbay/x/#", held.append)
+    for bus in (taker, teller):
+        bus.start()
+        await bus.wait_connected(PATIENCE_S)
+    for last in (b"first", b"second"):
+        for _ in range(100):
+            teller.post("patchbay/x/y/event/z", bytes(100_000), qos=0)
+        teller.post("patchbay/x/y/event/z", last)
+        await until(lambda last=last: held and held[-1].payload == last)  # type: ignore[misc]
+        assert 5 < len(held) <= MAX_BYTES // 100_000 + 1
+        for message in held:
+            message.ack()
+        held.clear()
 
 
 CONNACK_PROPERTIES = {

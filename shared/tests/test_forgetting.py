@@ -70,7 +70,7 @@ async def edge(port: int, path: Path) -> AsyncIterator[Outbox]:
 
 
 async def forget(make_bus: MakeBus, unit: str = EDGE, *, force: bool = False) -> list[str]:
-    return await forget_unit(make_bus(f"forget-{unit}"), unit, force=force)
+    return await forget_unit(make_bus("looks"), make_bus("forgets"), unit, force=force)
 
 
 async def total(store: Store) -> list[int]:
@@ -182,7 +182,7 @@ async def test_without_its_domain_nothing_is_forgotten(make_bus: MakeBus, mosqui
 @pytest.mark.parametrize("unit", ["", "a/b", "+", "x" * 300, "#"])
 async def test_what_cannot_be_a_unit_is_refused(make_bus: MakeBus, unit: str) -> None:
     with pytest.raises(Rejected, match="UNIT must be an instance id"):
-        await forget_unit(make_bus("forget"), unit)
+        await forget_unit(make_bus("looks"), make_bus("forgets"), unit)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -79,6 +80,18 @@ async def test_an_event_whose_source_cannot_be_told_is_a_dead_letter(
     await until(lambda: edge.acks[-1:] == [Ack("e1", 2)])
     await until(lambda: len(edge.letters) == 1)
     assert domain.ids == ["e1:1", "e1:2"]
+
+
+async def test_a_flood_of_what_no_edge_has_numbered_fills_no_store_and_delays_no_event(
+    domain: Domain, edge: Edge, store: Store
+) -> None:
+    began = time.monotonic()
+    for number in range(2_000):
+        edge.bus.post(ALONE, b'{"no event": %d' % number)
+    await edge.say(event(1))
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 1)])
+    stored = await store.count("dead", {})
+    assert 0 < stored <= edge.bus.settings.dead_letters_per_s * (2 + time.monotonic() - began)
 
 
 @pytest.mark.parametrize("fields", WITH_A_PLACE.values(), ids=WITH_A_PLACE)

@@ -102,7 +102,6 @@ def test_an_operator_reads_all_and_sends_the_commands_that_domains_serve() -> No
         "root/gate/+/cmd/+",
         "root/confirm/+",
         "root/reply/ann",
-        "root/reply/ann/#",
         "root/forget/+",
         "root/status/+",
         "root/status/+/info",

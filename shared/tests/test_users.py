@@ -133,5 +133,4 @@ def test_who_was_an_operator_may_become_a_viewer(tmp_path: Path) -> None:
     make(directory, operators=("ann",))
     make(directory, removed=("ann",), viewers=("ann",))
     assert directory.names("operators") == []
-    publish = grants(directory, SERVICES, "patchbay")["ann"].publish
-    assert publish == ("patchbay/reply/ann", "patchbay/reply/ann/#")
+    assert grants(directory, SERVICES, "patchbay")["ann"].publish == ("patchbay/reply/ann",)

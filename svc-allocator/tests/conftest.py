@@ -61,7 +61,7 @@ class House:
         await self.start_edge(*ports)
         await self.start_intake()
         await self.start_domain(len(ports))
-        await until(lambda: len(self.domain.presence.online()) == len(ports))
+        await until(lambda: len(self.domain.presence.connected()) == len(ports))
 
     def watch(self) -> None:
         """Hear all that everybody may hear."""

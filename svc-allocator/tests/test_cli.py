@@ -111,6 +111,27 @@ async def test_import_conf_prints_the_table(tmp_path: Path) -> None:
     assert (result.exit_code, "No such file" in result.output) == (1, True)
 
 
+SEEDS_OWN = """[DEFAULT]
+ColorCombinator1Addr = localhost
+ColorCombinator1Port = 5000
+ColorCombinator2Addr = localhost
+ColorCombinator2Port = 5001
+SignalAddr = localhost
+SignalPort = 5000
+"""
+
+
+async def test_import_conf_warns_of_ports_that_are_our_own(tmp_path: Path) -> None:
+    path = tmp_path / "allocatemgr.conf"
+    path.write_text(SEEDS_OWN)
+    result = await run("import-conf", path)
+    assert result.exit_code == 0
+    assert result.stdout == '[allocator]\ncombinators = ["localhost:5000", "localhost:5001"]\n'
+    first, second = result.stderr.splitlines()
+    assert first.startswith("warning: localhost:5000 is our own port locker ([locker] port)")
+    assert second.startswith("warning: localhost:5001 is our own port mesh ([mesh] port)")
+
+
 async def test_combinator_is_a_program_that_mixes(tmp_path: Path) -> None:
     import sys
 

@@ -201,9 +201,9 @@ async def test_after_a_restart_the_edge_says_what_it_had_and_sends_nothing_twice
     await house.send(JOB)
     await until(lambda: puppet.got)
     await house.stop("edge")
-    await until(lambda: not house.domain.presence.online())
+    await until(lambda: not house.domain.presence.connected())
     await house.start_edge(puppet.port)
-    await until(lambda: house.domain.presence.online())
+    await until(lambda: house.domain.presence.connected())
     state = house.domain.presence.state(1)
     assert state is not None
     assert (state.job, state.lost_at is None) == (puppet.got[0]["_id"], False)
@@ -229,10 +229,45 @@ async def test_a_combinator_that_is_away_gets_nothing_and_is_found_again(
 ) -> None:
     await house.start(puppet.port)
     await puppet.close()
-    await until(lambda: not house.domain.presence.online())
+    await until(lambda: not house.domain.presence.connected())
     await house.send(JOB)
     await house.counted(waiting=1)
     await puppet.listen()
     await until(lambda: puppet.got)
     puppet.answer(puppet.got[0]["_id"])
     await house.counted(done=1)
+
+
+async def test_a_combinator_is_online_only_once_it_has_answered(
+    house: House, puppet: Puppet
+) -> None:
+    await house.start(puppet.port)
+    assert not house.domain.presence.online()
+    await until(lambda: house.state.get("combinators"))
+    view = house.state["combinators"][0]
+    assert (view["connected"], view["online"]) == (True, False)
+    await house.send(JOB)
+    await until(lambda: puppet.got)
+    assert not house.domain.presence.online()
+    puppet.answer(puppet.got[0]["_id"])
+    await house.counted(done=1)
+    await until(lambda: house.domain.presence.online() == {1})
+    await until(lambda: house.state["combinators"][0]["online"])
+    puppet.hang_up()
+    await until(lambda: not house.domain.presence.online())
+    await until(lambda: house.domain.presence.online())  # it is known at this address
+    await house.stop("edge")
+    await house.start_edge(puppet.port)
+    await until(lambda: house.domain.presence.online())
+
+
+async def test_one_that_swallows_a_job_is_not_online_any_more(house: House, puppet: Puppet) -> None:
+    house.settings = msgspec.structs.replace(house.settings, job_timeout_s=1.5)
+    await house.start(puppet.port)
+    await house.send(JOB)
+    await until(lambda: puppet.got)
+    puppet.answer(puppet.got[0]["_id"])
+    await until(lambda: house.domain.presence.online())
+    await house.send(JOB)
+    await until(lambda: len(puppet.got) == 2)
+    await until(lambda: house.domain.presence.connected() and not house.domain.presence.online())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from patchbay.errors import SettingsError
 from patchbay.runtime import Unit
 from patchbay.services import discover
 from patchbay.settings import Config
+from patchbay.up.plan import make_plan
 from patchbay_allocator import SERVICE
 from patchbay_allocator.settings import combinators
 
@@ -50,3 +53,46 @@ async def test_a_replica_leaves_no_session_behind_that_goes_on_drawing(
     config = read(ALLOCATOR__SHARE_GROUP=group)
     unit = Unit(SERVICE, role, config, f"allocator-{role}-test", asyncio.Event())
     assert unit.bus.durable is durable
+
+
+@pytest.mark.parametrize(
+    ("address", "environ", "named"),
+    [
+        ("localhost:5000", {}, r"port locker \(\[locker\] port\)"),
+        ("127.0.0.1:5001", {}, r"port mesh \(\[mesh\] port\)"),
+        ("[::1]:1883", {"BROKER__BIND_HOST": "::"}, r"port mqtt \(\[broker\] port\)"),
+        ("localhost:27017", {}, r"port mongo \(\[store\] port\)"),
+        ("0.0.0.0:8372", {}, r"port allocator \(\[allocator\] port\)"),
+        ("localhost:9102", {"RUNTIME__METRICS_PORT": "9101"}, r"\[runtime\] metrics_port"),
+        (f"{socket.gethostname()}:5000", {}, r"\[locker\] port"),
+        ("localhost:5100", {"RUNTIME__PORT_OFFSET": "100"}, r"\[locker\] port"),
+        ("10.9.8.7:5000", {"LOCKER__LISTEN_HOST": "10.9.8.7"}, r"\[locker\] port"),
+    ],
+)
+def test_a_combinator_on_a_port_of_our_own_is_refused_with_the_setting(
+    address: str, environ: dict[str, str], named: str
+) -> None:
+    config = read(ALLOCATOR__COMBINATORS=f'["mixer:5000", "{address}"]', **environ)
+    with pytest.raises(SettingsError, match=rf"combinators: .*{named}") as refusal:
+        combinators(config)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(SettingsError, match=named):  # `up` does not even start it
+        make_plan(config, Path())
+
+
+@pytest.mark.parametrize(
+    ("address", "environ"),
+    [
+        ("mixer:5000", {}),
+        ("192.0.2.7:5000", {}),
+        ("localhost:5002", {}),
+        ("localhost:5000", {"LOCKER__PORT": "5500"}),
+        ("localhost:5000", {"RUNTIME__PORT_OFFSET": "100"}),
+        ("localhost:5000", {"LOCKER__LISTEN_HOST": "10.9.8.7"}),
+        ("localhost:1883", {"BROKER__HOST": "broker.example"}),
+    ],
+)
+def test_a_combinator_elsewhere_is_taken(address: str, environ: dict[str, str]) -> None:
+    host, port = address.split(":")
+    config = read(ALLOCATOR__COMBINATORS=f'["{address}"]', **environ)
+    assert combinators(config) == {1: (host, int(port))}

@@ -151,6 +151,8 @@ class House:
         self.monitor_port = server.port
         lines = asyncio.create_task(self.monitor.count_lines())
         stack.push_async_callback(end, lines)
+        if self.monitor.list is not None:
+            stack.push_async_callback(end, asyncio.create_task(self.monitor.send_list()))
         await self._online(bus)
 
     async def start_domain(self) -> None:

@@ -44,7 +44,7 @@ def test_a_place_that_is_not_on_earth_is_null(latitude: float, longitude: float)
 
 
 def test_a_new_type_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = DataType(length=2, field="celsius", read=lambda data: int.from_bytes(data) / 10)
+    kind = DataType(lengths=(2,), field="celsius", read=lambda data: int.from_bytes(data) / 10)
     monkeypatch.setitem(DATA_TYPES, "TMP", kind)
     node = Node(5)
     report(node, [Value("TMP", b"\x00\xd7")], "2026-01-02T03:04:05.678Z", 64)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import resource
 import shutil
 import socket
 import subprocess
@@ -32,8 +33,18 @@ from patchbay.parent import die_with_parent
 MAGIC: Final = b"\x00\xb5\x00mosquitto db"
 """How mosquitto's persistence file begins, whatever its version."""
 
-QUEUED_BYTES: Final = 67_108_864
-"""What may wait for one client that is away: a day of it, on a machine with memory."""
+QUEUED_BYTES: Final = 16_777_216
+"""What may wait for one client that is away. Past it the newest is dropped, and edges send again
+what their domain has not stored: so more would only be more repeats."""
+
+MEMORY: Final = 268_435_456
+"""What the broker may take for all sessions, queues and retained messages. A site of 1,000 boards
+needs some 20 MB; a Pi has 1 GB."""
+
+MAX_FILES: Final = 16_384
+SPARE_FILES: Final = 64
+"""Files that a broker of ours may have open, if the machine lets it, and those of them that are no
+connections."""
 
 DATABASE: Final = "mosquitto.db"
 CONFIGURATION: Final = "mosquitto.conf"
@@ -117,8 +128,23 @@ def _local(template: str, directory: Path, port: int, host: str) -> str:
             "STATE": f"{directory}/",
             "USER": pwd.getpwuid(os.geteuid()).pw_name,
             "QUEUED_BYTES": str(QUEUED_BYTES),
+            "MEMORY": str(MEMORY),
+            "CONNECTIONS": str(_files() - SPARE_FILES),
         },
     )
+
+
+def _files() -> int:
+    """How many files mosquitto will be able to open: see `_allow_files`."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES)
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files, which what we become inherits: often it is 1,024."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, _files()), most))
 
 
 def _starts_with(program: str, database: Path) -> bool:
@@ -208,6 +234,7 @@ def main() -> None:
     except PatchbayError as error:
         print(f"broker: {error}", file=sys.stderr)
         sys.exit(1)
+    _allow_files()
     os.execv(command[0], command)  # noqa: S606  no shell is what we want
 
 

@@ -60,6 +60,9 @@ class Service(Struct, frozen=True, kw_only=True):
     """Its load for `patchbay chaos`: a subclass of `patchbay.chaos.load.Load`."""
     cli: str | None = None
     """Its group of commands (a typer app)."""
+    check: str | None = None
+    """Finds settings that contradict those of other tables: ``def check(config: Config) -> None``,
+    raises SettingsError. `up` calls it before it starts anything; a unit calls it for itself."""
     prompt: bool = False
     """A device waits for what its domain decides: the domain does not step back behind the others
     (`patchbay.priority`)."""

@@ -46,5 +46,6 @@ SERVICE = Service(
     demo="patchbay_allocator.simulator:run",
     chaos="patchbay_allocator.chaos:Classroom",
     cli="patchbay_allocator.cli:app",
+    check="patchbay_allocator.settings:check",
     ports={"allocator": "port"},
 )

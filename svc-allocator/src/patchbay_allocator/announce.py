@@ -39,6 +39,7 @@ from patchbay_allocator.messages import (
     Mode,
     QueueState,
 )
+from patchbay_allocator.presence import Presence
 from patchbay_allocator.store import AllocatorStore
 
 COUNTING_SHARE = 20
@@ -204,15 +205,21 @@ class QueueBoard:
         except msgspec.DecodeError:
             self._shown = None
 
-    async def refresh(self, mode: Mode, hands: Iterable[Combinator], online: set[int]) -> None:
+    async def refresh(self, mode: Mode, hands: Iterable[Combinator], presence: Presence) -> None:
         """Count and publish, if it is due and something may have changed. Raises Unavailable."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         if started < self._due_at or not self._bus.connected:
             return
         known = sorted(hands, key=lambda one: one.device)
+        online, connected = presence.online(), presence.connected()
         views = [
-            CombinatorView(combinator=one.device, online=one.device in online, job=one.job or None)
+            CombinatorView(
+                combinator=one.device,
+                online=one.device in online,
+                job=one.job or None,
+                connected=one.device in connected,
+            )
             for one in known
         ]
         unchanged = self._shown is not None and (self._shown.mode, self._shown.combinators) == (

@@ -280,13 +280,27 @@ def combinator(
 def import_conf(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The seed's allocatemgr.conf.")],
 ) -> None:
-    """Print the settings of an allocatemgr.conf as the table for patchbay.toml."""
+    """Print the settings of an allocatemgr.conf as the table for patchbay.toml.
+
+    A combinator at an address of our own is reported on stderr: the service would not start.
+    """
+    import os
+
+    from patchbay.errors import SettingsError
+    from patchbay.services import discover
+    from patchbay.settings import Config
     from patchbay_allocator import conf
+    from patchbay_allocator.settings import on_our_ports
 
     try:
-        typer.echo(conf.toml(conf.read_combinators(path)), nl=False)
-    except conf.ConfError as error:
+        addresses = conf.read_combinators(path)
+        warnings = on_our_ports(Config.read(None, os.environ, discover()), addresses)
+    except (conf.ConfError, SettingsError) as error:
         _fail(str(error))
+    else:
+        typer.echo(conf.toml(addresses), nl=False)
+        for line in warnings:
+            echo(f"warning: {line}", err=True)
 
 
 def _ask(

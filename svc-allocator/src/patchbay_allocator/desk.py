@@ -146,7 +146,7 @@ class Desk:
             if body.device not in self._devices:
                 raise Rejected("no_such_combinator", f"there are {len(self._devices)}")
             rules.assignable(job, force=body.force)
-            if body.device not in self._presence.online():
+            if body.device not in self._presence.connected():
                 raise Rejected("combinator_offline", f"combinator {body.device} is not connected")
             combinator = (await self._kept.combinators([body.device])).get(body.device)
             if combinator is None:

@@ -90,9 +90,11 @@ class Dispatcher:
 
     async def assign_waiting(self) -> None:
         """Claim the oldest jobs for the free combinators. Raises Unavailable."""
-        online = self._presence.online()
+        connected = self._presence.connected()
         while True:
-            free = [one for one in self.hands.values() if not one.command and one.device in online]
+            free = [
+                one for one in self.hands.values() if not one.command and one.device in connected
+            ]
             self.has_free = bool(free)
             if not free:
                 return
@@ -105,7 +107,7 @@ class Dispatcher:
             self.line.discard(stale)
             if stale:
                 continue
-            pairs = rules.match(ids, free, online)
+            pairs = rules.match(ids, free, connected)
             await self.claim([(jobs[id], combinator) for id, combinator in pairs])
 
     async def _read_line(self) -> None:

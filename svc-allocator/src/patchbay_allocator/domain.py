@@ -267,8 +267,7 @@ class AllocatorDomain:
                 mode = await self.kept.mode()
                 if mode == "auto":
                     await self.dispatcher.assign_waiting()
-                hands = self.dispatcher.hands
-                await self.board.refresh(mode, hands.values(), set(self.presence.online()))
+                await self.board.refresh(mode, self.dispatcher.hands.values(), self.presence)
                 await self.announcer.catch_up()
                 if count := await self.dispatcher.take_over():
                     self._log.info("jobs taken over", count=count)

@@ -129,6 +129,9 @@ class CombinatorState(Struct, frozen=True, kw_only=True):
     """The instance id of the edge: when that is offline, so is this."""
     address: str
     online: bool
+    """It is connected, and has answered at this address: before that it may be anything."""
+    connected: bool = False
+    """A connection is there: it may get a job. An older edge says only ``online``."""
     command: str = ""
     """What it has in hand, or empty."""
     job: str = ""
@@ -159,7 +162,9 @@ class CombinatorView(Struct, frozen=True, kw_only=True):
 
     combinator: int
     online: bool
+    """It is connected, and has answered there."""
     job: str | None = None
+    connected: bool = False
 
 
 class QueueState(Struct, frozen=True, kw_only=True):

@@ -56,8 +56,16 @@ class Presence:
         state = self._states.get(device)
         return state if state is not None and self._edges.get(state.edge) else None
 
+    def connected(self) -> frozenset[int]:
+        """The combinators that may get a job: those with a connection."""
+        return frozenset(
+            device
+            for device in self._states
+            if (state := self.state(device)) is not None and (state.connected or state.online)
+        )
+
     def online(self) -> frozenset[int]:
-        """The combinators that are connected now."""
+        """The combinators that are connected and have answered there."""
         return frozenset(
             device
             for device in self._states

@@ -158,10 +158,10 @@ def failure(
 
 
 def match(
-    waiting: Sequence[str], combinators: Iterable[Combinator], online: frozenset[int]
+    waiting: Sequence[str], combinators: Iterable[Combinator], connected: frozenset[int]
 ) -> list[tuple[str, Combinator]]:
     """Which waiting jobs, oldest first, go to which combinators, the one free longest first."""
-    free = [one for one in combinators if not one.command and one.device in online]
+    free = [one for one in combinators if not one.command and one.device in connected]
     free.sort(key=lambda one: (one.since, one.device))
     return list(zip(waiting, free, strict=False))
 

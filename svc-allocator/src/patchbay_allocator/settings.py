@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta, Struct
+
+from patchbay.errors import SettingsError
+from patchbay.up.plan import ANY, own_ports
 
 if TYPE_CHECKING:
     from patchbay.settings import Config
@@ -13,6 +18,8 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}$")]
+
+IPV6: Final = 6
 
 DEMO_PORTS: Final = (8373, 8374)
 """Where the combinators of ``up --demo`` listen, on loopback, moved by the port offset."""
@@ -82,7 +89,10 @@ class AllocatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def combinators(config: Config) -> dict[int, tuple[str, int]]:
-    """Where each combinator is: number -> (host, port)."""
+    """Where each combinator is: number -> (host, port).
+
+    Raises SettingsError for one on a port that we listen on ourselves.
+    """
     settings = config.table("allocator", AllocatorSettings)
     if settings.combinators is None:
         ports = DEMO_PORTS if config.runtime.demo else ()
@@ -93,4 +103,56 @@ def combinators(config: Config) -> dict[int, tuple[str, int]]:
     for number, address in enumerate(settings.combinators, start=1):
         host, _, port = address.rpartition(":")
         found[number] = (host.strip("[]"), int(port))
+    for line in on_our_ports(config, settings.combinators):
+        raise SettingsError(f"[allocator] combinators: {line}")
     return found
+
+
+def check(config: Config) -> None:
+    """Raises SettingsError for what contradicts other tables."""
+    combinators(config)
+
+
+def on_our_ports(config: Config, addresses: list[str]) -> list[str]:
+    """One line for each of these addresses (``host:port``) that is a port of our own on this host:
+    whose it is, and which setting moves it."""
+    ports = own_ports(config)
+    lines = []
+    for address in addresses:
+        host, _, number = address.rpartition(":")
+        for port in ports:
+            if port.number == int(number) and _reaches(host.strip("[]"), port.host):
+                lines.append(
+                    f"{address} is our own port {port.name} ({port.key}), not a combinator:"
+                    f" give the combinator another port, or change {port.key}"
+                )
+                break
+    return lines
+
+
+def _reaches(host: str, listening: str) -> bool:
+    """Does a connection to ``host`` reach what listens at this address of this machine?"""
+    if _is_loopback(host):
+        return listening in ANY or _is_loopback(listening)
+    return host == listening or (listening in ANY and _is_ours(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback or host in ANY
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def _is_ours(host: str) -> bool:
+    """Is it an address or the name of this machine? No name server is asked."""
+    try:
+        family = socket.AF_INET6 if ip_address(host).version == IPV6 else socket.AF_INET
+    except ValueError:
+        return host.lower().removesuffix(".local") == socket.gethostname().lower()
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

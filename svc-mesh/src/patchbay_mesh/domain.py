@@ -36,7 +36,6 @@ from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
     NETWORK,
-    RESTARTED,
     SERVICE,
     Data,
     Message,
@@ -96,7 +95,7 @@ def _node_of(event: Event) -> str:
     if name == DATA:
         return node_device(_data.read(event).node)
     said = _message.read(event)
-    return "" if said.type == RESTARTED else node_device(said.node)
+    return "" if said.means_restart else node_device(said.node)
 
 
 def _nodes_of(events: Iterable[Event]) -> set[str]:
@@ -247,7 +246,7 @@ class MeshDomain:
         self, event: Event, said: Message, at: datetime, time: str, this: _Round
     ) -> None:
         this.messages.append(message(event.id, said.node, said.type, at, said.payload))
-        if said.type == RESTARTED:
+        if said.means_restart:
             for node in self.kept.nodes:
                 if node.state.active and not node.knows(event):
                     this.changed[node.id] = node

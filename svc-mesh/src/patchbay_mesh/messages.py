@@ -107,15 +107,23 @@ class Data(Struct, frozen=True):
     values: Annotated[list[Value], Meta(max_length=MAX_VALUE)]
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, omit_defaults=True):
     """``event/message`` (durable): a frame that is not for us, as it came.
 
-    ``type`` is shorter than three letters if the frame was that short.
+    ``type`` is shorter than three letters if the frame was that short, or if the firmware has
+    opcodes of one byte.
     """
 
     node: Address
     type: Annotated[str, Meta(max_length=3, pattern=r"^[\x00-\xff]*$")]
     payload: Annotated[bytes, Meta(max_length=MAX_HEX)]
+    restarted: bool = False
+    """The root has restarted: said by an opcode of one byte."""
+
+    @property
+    def means_restart(self) -> bool:
+        """Does it say that the root has restarted?"""
+        return self.restarted or self.type == RESTARTED
 
 
 class Member(Struct, frozen=True):

@@ -129,8 +129,9 @@ def updated(node: Node, type: str, hex: str, time: str, max_types: int) -> bytes
     if len(data) > 255:
         raise Rejected("too_long", f"{len(data)} bytes: a value has at most 255")
     known = DATA_TYPES.get(type)
-    if known is not None and len(data) != known.length:
-        raise Rejected("bad_length", f"{len(data)} bytes: {type} has {known.length}")
+    if known is not None and len(data) not in known.lengths:
+        accepted = " or ".join(map(str, known.lengths))
+        raise Rejected("bad_length", f"{len(data)} bytes: {type} has {accepted}")
     contact, active = node.last_contact, node.active
     report(node, [Value(type, data)], time, max_types)
     node.last_contact, node.active = contact, active

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 if TYPE_CHECKING:
     from patchbay.settings import Config
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
+DataId = Annotated[str, Meta(pattern=r"^\d{1,3}:[!-9;-~]{3}:\d{1,3}$")]
 Seconds = Annotated[float, Meta(gt=0)]
 
 DEMO_LINK = "mesh-root"
@@ -49,6 +50,14 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     escape_xor: Annotated[int, Meta(ge=0, le=255)] = 0xFA
     """What an escaped byte is XORed with; later firmware has 255."""
 
+    types: Literal["letters", "opcodes"] = "letters"
+    """How the root's frames name what they are: with three letters, or with an opcode of one byte
+    as today's firmware does."""
+
+    data_ids: list[DataId] = field(default_factory=lambda: ["0:SEQ:1", "1:GPS:6"])
+    """With ``types = "opcodes"``: what the values of a `D` are, each as id:type:length. The ids and
+    lengths are those of the firmware's Data_Info.json; a type has three letters here."""
+
     tx_framing: Literal["line", "frame"] = "line"
     """How commands go to the root: as a line, or escaped between ff and fe as later firmware
     reads them."""
@@ -70,6 +79,13 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     monitor_port: Port = 7654
     """WebSocket port of the monitor, where the dashboard in use looks."""
+
+    monitor_format: Literal["v1", "v2"] = "v1"
+    """What the monitor sends: v1, a snapshot and then changes; v2, the whole list of nodes each
+    time, with `Active`, `Idle` and `Disconnect`, as today's dashboard reads it."""
+
+    monitor_interval_s: Seconds = 1.0
+    """With ``monitor_format = "v2"``: the list is sent at most this often."""
 
     listen_host: str | None = None
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
@@ -166,6 +182,14 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     demo_interval_s: Seconds = 2.0
     """How often each simulated node of the demo reports."""
+
+    def __post_init__(self) -> None:
+        ids = [one.partition(":")[0] for one in self.data_ids]
+        lengths = [one.rpartition(":")[2] for one in self.data_ids]
+        if any(int(one) > 255 for one in ids + lengths):
+            raise ValueError("data_ids: an id and a length must be 0 to 255")
+        if len({int(one) for one in ids}) < len(ids):
+            raise ValueError("data_ids: an id must stand there once")
 
 
 def serial_port(config: Config) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchbay.access.directory import MOSQUITTO, PUBLIC, Directory
-from patchbay.broker import QUEUED_BYTES, SECURE, read_templates, render
+from patchbay.broker import MEMORY, QUEUED_BYTES, SECURE, read_templates, render
 
 CONFIGURATION = f"{MOSQUITTO}/mosquitto.conf"
 
@@ -19,12 +19,13 @@ def write_configuration(
     user: str = MOSQUITTO,
     at: Path | None = None,
     queued_bytes: int = QUEUED_BYTES,
+    memory: int = MEMORY,
 ) -> Path:
     """Write ``DIR/mosquitto/mosquitto.conf``. Returns its path.
 
     ``data``: where mosquitto keeps its file; ``user``: who it becomes when root starts it; ``at``:
     the path by which mosquitto knows ``DIR/mosquitto``, if that is another one, as in a container;
-    ``queued_bytes``: what may wait for one client, which has to fit into its memory.
+    ``queued_bytes``: what may wait for one client; ``memory``: what the broker may take for all.
     Raises SettingsError.
     """
     values = {
@@ -34,6 +35,7 @@ def write_configuration(
         "STATE": f"{data}/",
         "USER": user,
         "QUEUED_BYTES": str(queued_bytes),
+        "MEMORY": str(memory),
     }
     directory.write(CONFIGURATION, render(read_templates(*SECURE), values), PUBLIC)
     return directory.path / CONFIGURATION

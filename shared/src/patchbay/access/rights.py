@@ -106,12 +106,13 @@ def unit_grant(
 def person_grant(person: Person, name: str, services: Mapping[str, Service], root: str) -> Grant:
     """What a person may under this name. Each may send itself something on its reply topic."""
     topics = Topics(root)
-    own = _below(topics.reply(name))
+    own = topics.reply(name)  # what it retains elsewhere would have no bound
     if person is Person.VIEWER:
         return Grant(
-            own,
+            (own,),
             (
-                *own,
+                own,
+                f"{own}/#",
                 topics.event("+", "+", "+"),
                 topics.state("+", "+"),
                 topics.status("+", "+"),
@@ -122,7 +123,7 @@ def person_grant(person: Person, name: str, services: Mapping[str, Service], roo
     publish = (
         *commands(services, root),
         topics.confirm("+"),
-        *own,
+        own,
         topics.forget("+"),
         topics.unit_status("+"),
         topics.unit_info("+"),
@@ -139,11 +140,6 @@ def commands(services: Mapping[str, Service], root: str) -> Filters:
             every = pattern.removesuffix("+")
             found += [f"{root}/{every}{name}" for name in service.commands or ("+",)]
     return tuple(found)
-
-
-def _below(topic: str) -> Filters:
-    """A topic for answers, and any below it."""
-    return (topic, f"{topic}/#")
 
 
 def session_names(name: str) -> Filters:

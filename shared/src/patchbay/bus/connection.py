@@ -13,6 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import structlog
@@ -22,6 +23,7 @@ from patchbay.bus.message import Message
 from patchbay.bus.meter import Meter
 from patchbay.bus.pipe import Pipe
 from patchbay.bus.properties import process_of, will_properties
+from patchbay.bus.unconfirmed import Unconfirmed
 from patchbay.errors import SettingsError, TooLarge, Unavailable
 from patchbay.lean import without
 from patchbay.settings import BrokerSettings
@@ -126,6 +128,7 @@ class Connection(asyncio.Protocol):
         """The reason code of the broker's DISCONNECT, if it has sent one."""
         self.closed_by_peer = False
         self._shares = True
+        self._unconfirmed = Unconfirmed()
 
     @property
     def alive(self) -> bool:
@@ -318,6 +321,11 @@ class Connection(asyncio.Protocol):
     def _delivered(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         properties = message.properties
         mid = message.mid
+        acknowledge: Callable[[], None] | None = partial(self._acknowledge, mid)
+        if not message.qos:
+            acknowledge = self._unconfirmed.add(len(message.payload))
+            if acknowledge is None:
+                return
         self._on_message(
             Message(
                 topic=message.topic,
@@ -331,7 +339,7 @@ class Connection(asyncio.Protocol):
                 correlation=getattr(properties, "CorrelationData", b""),
                 content_type=getattr(properties, "ContentType", ""),
                 process=process_of(properties),
-                acknowledge=(lambda: self._acknowledge(mid)) if message.qos else None,
+                acknowledge=acknowledge,
             )
         )
 

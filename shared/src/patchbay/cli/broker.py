@@ -127,12 +127,15 @@ def conf(
     queued_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="What may wait for one client.")
     ] = None,
+    memory: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Bytes of memory for all clients.")
+    ] = None,
     owner: Owners = [],  # noqa: B006
     config: ConfigOption = None,
 ) -> None:
     """Write mosquitto's configuration: TLS for everybody, plain on loopback, no one anonymous."""
     from patchbay.access.conf import write_configuration
-    from patchbay.broker import QUEUED_BYTES
+    from patchbay.broker import MEMORY, QUEUED_BYTES
 
     directory = _directory(secrets, config, owner)
     path = write_configuration(
@@ -143,6 +146,7 @@ def conf(
         user=user,
         at=at,
         queued_bytes=queued_bytes or QUEUED_BYTES,
+        memory=memory or MEMORY,
     )
     print(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -48,13 +49,14 @@ def forget(
     from patchbay.cli.printable import echo
 
     log.configure("error")
-    bus = make_bus("forget", state, config)
-    for line in asyncio.run(forget_unit(bus, unit, force=force)):
+    make = partial(make_bus, "forget", state, config)
+    for line in asyncio.run(forget_unit(make(), make(), unit, force=force)):
         echo(line)
 
 
-async def forget_unit(bus: Bus, unit: str, *, force: bool = False) -> list[str]:
-    """Forget a unit, with a bus that was not started. Returns what was removed, a line each.
+async def forget_unit(looking: Bus, bus: Bus, unit: str, *, force: bool = False) -> list[str]:
+    """Forget a unit, with two buses that were not started: one looks, the other acts. Returns what
+    was removed, a line each.
 
     Raises Rejected if the unit is online or unknown, or if we may not; Unavailable without a
     broker, or a domain that answers.
@@ -65,9 +67,11 @@ async def forget_unit(bus: Bus, unit: str, *, force: bool = False) -> list[str]:
 
     if not is_level(unit):
         raise Rejected("bad_request", "UNIT must be an instance id, such as locker-edge-pi1")
+    async with looking:
+        await connected(looking, _TIMEOUT_S)
+        retained = await _retained(looking, unit)
     async with bus:
         await connected(bus, _TIMEOUT_S)
-        retained = await _retained(bus, unit)
         if retained.get(bus.topics.unit_status(unit)) == _ONLINE and not force:
             raise Rejected("unit_online", f"{unit} is online: stop it first")
         lines = []
@@ -91,7 +95,7 @@ async def _retained(bus: Bus, unit: str) -> dict[str, bytes]:
 
     found: dict[str, bytes] = {}
     nonce, returned = new_id().encode(), asyncio.Event()
-    own = bus.topics.reply(f"{bus.client_id}/retained")
+    own = bus.topics.reply(bus.client_id)
 
     def take(message: Message) -> None:
         message.ack()

@@ -43,6 +43,7 @@ from patchbay.messages import (
     rfc3339,
 )
 from patchbay.progress import STORE
+from patchbay.rate import TokenBucket
 from patchbay.settings import StoreSettings
 from patchbay.store import DEAD_LETTERS, Store
 from patchbay.topics import BATCH, device_id
@@ -127,6 +128,8 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._store_is_away = False
+        rate = bus.settings.dead_letters_per_s
+        self._bucket = TokenBucket(rate, rate)
         self._progress = bus.progress.watch("inbox", lambda: self.waited_s > 0, self._cause)
         self.taken = 0
         bus.keep_letter = self._keep_letter
@@ -367,7 +370,15 @@ class Inbox:
         await self._persist_valid([one for one in round_ if not isinstance(one, Faulty)])
         for event in round_:
             if isinstance(event, Faulty):
-                await self._set_aside(event, event.fault, event.original, event.topic)
+                await self._reject(event)
+
+    async def _reject(self, event: Faulty) -> None:
+        """What an edge has numbered is stored whole: nobody else has it. Anybody can publish what
+        has no number, so of that only some are stored, and the rest are counted."""
+        if event.sequence or self._bucket.take():
+            await self._set_aside(event, event.fault, event.original, event.topic)
+        else:
+            self._bus.dead_letter(self._service, event.fault, event.original, topic=event.topic)
 
     async def _persist_valid(self, events: list[Event]) -> None:
         if not events:

@@ -68,20 +68,21 @@ def make_plan(config: Config, state: Path, only: Iterable[str] = ()) -> Plan:
     """What to run for these settings: the services of ``only``, or all of them.
 
     A broker on another host, or a store that ``[store] uri`` names, is somebody else's and is not
-    started. Raises SettingsError for an unknown service or a port that the offset pushes too far.
+    started. Raises SettingsError for an unknown service, a port that the offset pushes too far, or
+    what a service's `check` finds.
     """
     selected = _selected(config, only)
+    for service in selected:
+        if service.check is not None:
+            resolve(service.check)(config)
     infrastructure: list[Program] = []
     ports: list[Port] = []
-    broker = config.broker
-    mqtt = f"{broker.host}:{config.broker_port}"
-    if broker.host in LOOPBACK:
-        port = Port("mqtt", "[broker] port", broker.bind_host, config.broker_port)
+    mqtt = f"{config.broker.host}:{config.broker_port}"
+    if (port := _broker_port(config)) is not None:
         ports.append(port)
         mqtt = port.address
         infrastructure.append(_broker(state, port))
-    if config.store.uri is None:
-        port = Port("mongo", "[store] port", "127.0.0.1", config.port(config.store.port))
+    if (port := _store_port(config)) is not None:
         ports.append(port)
         infrastructure.append(_store(state, port.number, config.store.cache_size))
     addresses = {"mqtt": mqtt, "mongo": config.store_uri}
@@ -106,6 +107,37 @@ def make_plan(config: Config, state: Path, only: Iterable[str] = ()) -> Plan:
         ports=ports,
         addresses=addresses,
     )
+
+
+def own_ports(config: Config) -> list[Port]:
+    """Every port of this host that something of ours listens on, whether it runs or not.
+
+    A device that is looked for on one of them would be one of our own services.
+    """
+    ports = [port for port in (_broker_port(config), _store_port(config)) if port is not None]
+    for service in config.services.values():
+        ports.extend(_ports(config, service))
+    roles = [f"{one.name}.{role}" for one in config.services.values() for role in one.roles]
+    for number, name in enumerate(roles):
+        if metrics := _metrics_port(config, number):
+            host = config.runtime.metrics_host
+            ports.append(Port(f"{name} metrics", METRICS_KEY, host, config.port(metrics)))
+    return ports
+
+
+def _broker_port(config: Config) -> Port | None:
+    """The broker's, if it is ours."""
+    broker = config.broker
+    if broker.host not in LOOPBACK:
+        return None
+    return Port("mqtt", "[broker] port", broker.bind_host, config.broker_port)
+
+
+def _store_port(config: Config) -> Port | None:
+    """The embedded store's, if that is used."""
+    if config.store.uri is not None:
+        return None
+    return Port("mongo", "[store] port", "127.0.0.1", config.port(config.store.port))
 
 
 def _selected(config: Config, only: Iterable[str]) -> list[Service]:

@@ -103,7 +103,7 @@ class CombinatorsEdge:
     @property
     def connections(self) -> int:
         """Combinators that are connected."""
-        return sum(hand.online for hand in self._hands.values())
+        return sum(hand.has_connection for hand in self._hands.values())
 
     def stop(self) -> None:
         """We go: from now on nobody is connected to them."""
@@ -155,6 +155,8 @@ class _Note(msgspec.Struct):
     code: str = ""
     lost_at: str | None = None
     finished: list[str] = []
+    answered: str = ""
+    """The address where it has answered: what is there is a combinator."""
 
 
 def _read_note(note: bytes) -> _Note:
@@ -168,7 +170,7 @@ class Hand:
 
     def __init__(self, edge: CombinatorsEdge, number: int) -> None:
         self.number = number
-        self.online = False
+        self.has_connection = False
         self._edge = edge
         self._device = combinator_device(number)
         self._log = structlog.get_logger("combinators").bind(combinator=number)
@@ -182,6 +184,11 @@ class Hand:
         if self._note.command and self._note.lost_at is None:
             # We had it when we died, and so the connection.
             self._note.lost_at = self._edge.outbox.now()
+
+    @property
+    def online(self) -> bool:
+        """It is connected, and has answered there: what has not may be anything."""
+        return self.has_connection and self._note.answered == self.link.address
 
     # From the domain
 
@@ -214,6 +221,7 @@ class Hand:
         if note.command:
             self._over()
             if self.link.outstanding is not None:
+                note.answered = ""  # it has not, in all that time
                 self.link.close()
 
     def _over(self) -> None:
@@ -248,7 +256,7 @@ class Hand:
     def connected(self) -> None:
         if self._leaving:
             return
-        self.online = True
+        self.has_connection = True
         if self._sendable:
             self._note.lost_at = None
             self._send()
@@ -258,7 +266,7 @@ class Hand:
     def disconnected(self) -> None:
         if self._leaving:
             return
-        self.online = False
+        self.has_connection = False
         if self._note.command and self._note.lost_at is None:
             self._note.lost_at = self._edge.outbox.now()
         self._save()
@@ -269,6 +277,7 @@ class Hand:
             return
         if answer.device is not None and answer.device != self.number:
             self._edge.wrong_device += 1
+        self._note.answered = self.link.address
         self._record(answer)
 
     def refused(self, reason: str, original: bytes) -> None:
@@ -329,6 +338,7 @@ class Hand:
             edge=self._edge.bus.client_id,
             address=self.link.address,
             online=self.online,
+            connected=self.has_connection,
             command=note.command,
             job=note.job,
             lost_at=note.lost_at,
@@ -342,7 +352,7 @@ class Hand:
 
     def leave(self) -> None:
         """We end: the connection goes with us."""
-        self.online = False
+        self.has_connection = False
         if self._note.command and self._note.lost_at is None:
             self._note.lost_at = self._edge.outbox.now()
             self._save()

@@ -23,7 +23,6 @@ from patchbay_mesh.messages import (
     DATA,
     MESSAGE,
     NETWORK,
-    RESTARTED,
     ROOT,
     SERVICE,
     Data,
@@ -213,7 +212,7 @@ class Cache:
                 self._heard(member.node, event.time)
         elif name == MESSAGE:
             said = _message.read(event)
-            if said.type == RESTARTED:
+            if said.means_restart:
                 self._restarted = event.time
                 for node in self.nodes.values():
                     node.active = False

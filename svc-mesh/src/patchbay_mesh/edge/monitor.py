@@ -15,6 +15,7 @@ from patchbay.messages import Event, decode
 from patchbay.runtime import Unit
 from patchbay.websocket import Client, Limits, WebSocketServer
 from patchbay_mesh.edge.cache import ACTIVE, BATCH, Once
+from patchbay_mesh.edge.node_list import NodeList
 from patchbay_mesh.messages import (
     DATA,
     JOINED,
@@ -44,6 +45,12 @@ from patchbay_mesh.wire.content import said
 API_PREFIX: Final = f"{SERVICE}-api-"
 LINE_PERIOD_S: Final = 1.0
 
+LINE_CHARACTERS: Final = 1000
+"""Of a line of the log: a message of a node has 255 bytes, in hex twice as many."""
+
+MAX_APIS: Final = 16
+"""Instances of the socket API of which it is known that they are there."""
+
 _state = msgspec.json.Decoder(State)
 _robots = msgspec.json.Decoder(Robots)
 _data = DataReader(Data)
@@ -70,7 +77,10 @@ async def run(unit: Unit) -> None:
         unit.info_sources["connections"] = lambda: server.connections
         unit.info_sources["dropped"] = lambda: server.dropped
         unit.info_sources["nodes"] = lambda: len(monitor.nodes)
+        unit.info_sources["not_admitted"] = lambda: monitor.refused
         unit.spawn(monitor.count_lines(), "lines")
+        if monitor.list is not None:
+            unit.spawn(monitor.send_list(), "list")
         await unit.serving()
 
 
@@ -90,12 +100,19 @@ class Monitor:
     def __init__(self, bus: Bus, settings: MeshSettings) -> None:
         self.server: WebSocketServer | None = None
         self.nodes: dict[int, wire.NodeView] = {}
+        self.list: NodeList | None = None
+        if settings.monitor_format == "v2":
+            self.list = NodeList(settings, asyncio.get_running_loop().time)
+        self.refused = 0
+        """States of nodes that there was no room for."""
         self.connection = wire.ConnectionStatus(socket=False, uart=False)
-        self.robots = wire.RobotStatus(())
+        self._robots = wire.encode(wire.RobotStatus(()))
         self._bus = bus
+        self._max_nodes = settings.max_nodes
+        self._list_interval_s = settings.monitor_interval_s
         self._lines_allowed = settings.traffic_lines_per_s
         self._lines = self._not_shown = 0
-        self._apis: dict[str, bool] = {}
+        self._apis: set[str] = set()
         self._once = Once()
         self._structlog = structlog.get_logger("monitor").bind(instance=bus.client_id)
         topics = bus.topics
@@ -109,10 +126,23 @@ class Monitor:
 
     def connected(self, client: Client) -> Watching:
         """A dashboard has connected: it gets a snapshot."""
+        if self.list is not None:
+            client.send(self.list.text())
+            return Watching()
         nodes = tuple(view for _, view in sorted(self.nodes.items()))
-        for shown in (self.connection, wire.NodeStatus(nodes), self.robots):
-            client.send(wire.encode(shown))
+        for text in (wire.encode(self.connection), wire.encode(wire.NodeStatus(nodes))):
+            client.send(text)
+        client.send(self._robots)
         return Watching()
+
+    async def send_list(self) -> None:
+        """Send the whole list whenever it has changed, not too often."""
+        nodes = self.list
+        while nodes is not None:
+            await asyncio.sleep(self._list_interval_s)
+            nodes.tick()
+            if nodes.changed and self.server is not None:
+                self.server.broadcast(nodes.text())
 
     async def count_lines(self) -> None:
         """Say once a second how many lines were not shown."""
@@ -127,9 +157,13 @@ class Monitor:
     def _api_status(self, message: BusMessage) -> None:
         message.ack()
         instance = message.topic.rpartition("/")[2]
-        if instance.startswith(API_PREFIX):
-            self._apis[instance] = message.payload == b"online"
-            self._connection(socket=any(self._apis.values()), uart=self.connection.uart)
+        if not instance.startswith(API_PREFIX):
+            return
+        if message.payload != b"online":
+            self._apis.discard(instance)
+        elif len(self._apis) < MAX_APIS:
+            self._apis.add(instance)
+        self._connection(socket=bool(self._apis), uart=self.connection.uart)
 
     def _root_status(self, message: BusMessage) -> None:
         message.ack()
@@ -149,21 +183,34 @@ class Monitor:
         try:
             if address.device == ROBOTS:
                 robots = decode(_robots, message.payload).robots if message.payload else []
-                self.robots = wire.RobotStatus(tuple(robots))
-                self._show(self.robots)
+                self._robots = wire.encode(wire.RobotStatus(tuple(robots)))
+                self._send(self._robots)
             elif (node := node_address(address.device)) is not None:
                 self._node(node, decode(_state, message.payload) if message.payload else None)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
             self._misunderstood(message, error)
 
     def _node(self, address: int, state: State | None) -> None:
         if state is None:
-            self.nodes.pop(address, None)
+            self._forget(address)
             return
+        if address not in self.nodes and len(self.nodes) >= self._max_nodes:
+            away = next((node for node, one in self.nodes.items() if one.status == "error"), None)
+            if away is None:
+                self.refused += 1
+                return
+            self._forget(away)
         view = _view(state)
+        if self.list is not None:
+            self.list.put(state, view)
         if self.nodes.get(address) != view:
             self.nodes[address] = view
             self._show(wire.NodeStatus((view,)))
+
+    def _forget(self, node: int) -> None:
+        self.nodes.pop(node, None)
+        if self.list is not None:
+            self.list.remove(node)
 
     def _told(self, message: BusMessage) -> None:
         message.ack()
@@ -180,11 +227,16 @@ class Monitor:
             self._not_shown += 1
             return
         self._lines += 1
-        self._show(wire.TrafficLog(_text(event)))
+        self._show(wire.TrafficLog(_text(event)[:LINE_CHARACTERS]))
 
     def _show(self, shown: wire.Shown) -> None:
-        if self.server is not None and self.server.connections:
-            self.server.broadcast(wire.encode(shown))
+        if self.server is not None and self.server.connections and self.list is None:
+            self._send(wire.encode(shown))
+
+    def _send(self, text: str) -> None:
+        """To all dashboards of v1: those of v2 read the list, and nothing else."""
+        if self.server is not None and self.list is None:
+            self.server.broadcast(text)
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self._structlog.warning("not understood", topic=message.topic, error=str(error))
@@ -214,7 +266,8 @@ def _text(event: Event) -> str:
         case "message":
             message = _message.read(event)
             content = said(type_bytes(message.type), message.payload)
-            return f"Node-{message.node} {message.type}: {_shown(content)}"
+            kind = _shown(type_bytes(message.type))
+            return f"Node-{message.node} {kind}: {_shown(content)}"
         case "network":
             nodes = ", ".join(f"Node-{one.node}" for one in _network.read(event).nodes)
             return f"The root says: in the mesh are {nodes}"

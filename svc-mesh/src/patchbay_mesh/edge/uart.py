@@ -40,11 +40,13 @@ from patchbay_mesh.messages import (
     type_name,
 )
 from patchbay_mesh.settings import MeshSettings, serial_port
-from patchbay_mesh.wire import content
+from patchbay_mesh.wire import content, opcodes
 from patchbay_mesh.wire.uart import (
     COMMANDS,
     MAX_MESSAGE,
+    OPCODE_BYTES,
     TO_A_NODE,
+    TYPE_BYTES,
     Command,
     Decoder,
     Frame,
@@ -114,7 +116,8 @@ class UartEdge:
         self._bus = bus
         self._outbox = outbox
         self._settings = settings
-        self._decoder = Decoder(settings.escape_xor)
+        self._opcodes = opcodes.Opcodes(settings.data_ids) if settings.types == "opcodes" else None
+        self._decoder = self._new_decoder()
         self._skipped = self._dropped = 0
         self._refusing = False
         self._loop = asyncio.get_running_loop()
@@ -180,7 +183,7 @@ class UartEdge:
         self._log.info("the root is away", why=why)
         self._skipped = self.skipped
         self._dropped = self.dropped + int(self._decoder.unfinished)
-        self._decoder = Decoder(self._settings.escape_xor)
+        self._decoder = self._new_decoder()
         self._tell_status()
 
     def received(self, data: bytes) -> None:
@@ -204,17 +207,22 @@ class UartEdge:
             else:
                 self._refusing = False
 
+    def _new_decoder(self) -> Decoder:
+        type_bytes = TYPE_BYTES if self._opcodes is None else OPCODE_BYTES
+        return Decoder(self._settings.escape_xor, type_bytes)
+
     def _take(self, frame: Frame, time: str) -> None:
-        match content.parse(frame):
+        parsed = content.parse(frame) if self._opcodes is None else self._opcodes.parse(frame)
+        match parsed:
             case content.Data(node, values):
                 name, device = DATA, node_device(node)
                 data: Any = Data(node, [Value(type_name(one.type), one.data) for one in values])
             case content.Members(nodes):
                 name, device = NETWORK, ROOT
                 data = Network([Member(node, uuid.hex()) for node, uuid in nodes])
-            case content.Passed(passed):
+            case content.Passed(passed, restarted):
                 name, device = MESSAGE, node_device(passed.node)
-                data = Message(passed.node, type_name(passed.type), passed.payload)
+                data = Message(passed.node, type_name(passed.type), passed.payload, restarted)
         self._outbox.add(device, name, subject=device, time=time, data=data)
 
     # What the bus says

@@ -56,9 +56,11 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A frame that is not for us: it goes to who listens."""
+    """A frame that is not for us: it goes to who listens. ``restarted``: it means that the root has
+    restarted, by its one-byte opcode."""
 
     frame: Frame
+    restarted: bool = False
 
 
 Content: TypeAlias = Data | Members | Passed
@@ -97,17 +99,19 @@ def _data(frame: Frame) -> Data:
     return Data(frame.node, tuple(values))
 
 
-def _joined(frame: Frame) -> Members:
+def joined(frame: Frame) -> Members:
+    """The node of this frame has joined. Raises WireError."""
     if len(frame.payload) != UUID_BYTES:
-        raise WireError(f"NOD with {len(frame.payload)} bytes: a uuid has {UUID_BYTES}")
+        raise WireError(f"joined with {len(frame.payload)} bytes: a uuid has {UUID_BYTES}")
     return Members(((frame.node, frame.payload),))
 
 
-def _network(frame: Frame) -> Members:
+def network(frame: Frame) -> Members:
+    """Who is in the mesh. Raises WireError."""
     payload = frame.payload
     one = ADDRESS_BYTES + UUID_BYTES
     if not payload or len(payload) != 1 + payload[0] * one:
-        raise WireError(f"NET with {len(payload)} bytes does not fit its amount")
+        raise WireError(f"network with {len(payload)} bytes does not fit its amount")
     return Members(
         tuple(
             (int.from_bytes(payload[at : at + 2], "big"), payload[at + 2 : at + one])
@@ -118,8 +122,8 @@ def _network(frame: Frame) -> Members:
 
 MESSAGE_TYPES: Final[dict[bytes, Callable[[Frame], Content]]] = {
     DATA: _data,
-    JOINED: _joined,
-    NETWORK: _network,
+    JOINED: joined,
+    NETWORK: network,
     MESSAGE: Passed,
     RESTARTED: Passed,
     REQUEST: Passed,

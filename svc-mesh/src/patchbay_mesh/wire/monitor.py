@@ -7,11 +7,20 @@
         "gps": {"lat": 37.566, "lon": 126.978} | null, "last_contact": "..."}]}
     {"type": "networkStatus", "status": "robotStatus", "robots": [...]}
 
-On connect a snapshot, then changes. Source: the dashboard in use.
+On connect a snapshot, then changes. That is v1. In v2 there is one message, on connect and after
+each change, with the whole list:
+
+    {"nodes": [{"address": 5, "status": "Active" | "Idle" | "Disconnect", "uuid": "0005",
+        "gps": {"lat": 37.566, "lon": 126.978} | null, "data": {"475053": ["02f001be9200"]}}],
+     "direct_forwarding_paths": []}
+
+``data`` has the latest value of each type, as hex by the hex of the type. Source: the dashboard in
+use, and the published code of its server.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -82,6 +91,22 @@ NETWORK_STATUS: Final[dict[str, type[ConnectionStatus | NodeStatus | RobotStatus
     "robotStatus": RobotStatus,
 }
 _names = {kind: name for name, kind in NETWORK_STATUS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """A node in the list of v2. ``data``: the latest value of each type, all in hex."""
+
+    address: int
+    status: Literal["Active", "Idle", "Disconnect"]
+    uuid: str
+    gps: Gps | None
+    data: dict[str, list[str]]
+
+
+def encode_list(nodes: Iterable[NodeEntry]) -> str:
+    """The message of v2. Routes are not known here: they go to who listens at the socket API."""
+    return msgspec.json.encode({"nodes": list(nodes), "direct_forwarding_paths": []}).decode()
 
 
 def encode(shown: Shown) -> str:

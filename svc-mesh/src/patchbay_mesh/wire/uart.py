@@ -36,6 +36,8 @@ _MAX_HELD: Final = 2 * MAX_FRAME
 
 ADDRESS_BYTES: Final = 2
 TYPE_BYTES: Final = 3
+OPCODE_BYTES: Final = 1
+"""The type of a message in today's firmware."""
 COMMAND_BYTES: Final = 5
 MAX_MESSAGE: Final = 255
 """A message's length stands in one byte."""
@@ -63,7 +65,7 @@ class WireError(Exception):
 
 
 class Frame(NamedTuple):
-    """One frame. ``type`` has fewer than three bytes, and ``payload`` none, in a short frame."""
+    """One frame. ``type`` has fewer bytes, and ``payload`` none, in a short frame."""
 
     node: int
     type: bytes
@@ -142,9 +144,10 @@ class Decoder:
     too long, too short for an address, or ended by an escape. It holds 8 KiB at most.
     """
 
-    def __init__(self, escape_xor: int = ESCAPE_XOR) -> None:
+    def __init__(self, escape_xor: int = ESCAPE_XOR, type_bytes: int = TYPE_BYTES) -> None:
         self.skipped = 0
         self.dropped = 0
+        self._payload_at = ADDRESS_BYTES + type_bytes
         self._undo = _reader(escape_xor)
         self._held: bytes | None = None
         """What has come of a frame that is not complete; None outside of one."""
@@ -160,7 +163,11 @@ class Decoder:
         """The frames that are complete with these bytes."""
         *ended, rest = data.split(END)
         frames: list[Frame] = []
-        new, undo = tuple.__new__, self._undo  # a frame costs half as much so
+        new, undo, payload_at = (
+            tuple.__new__,
+            self._undo,
+            self._payload_at,
+        )  # a frame costs half as much so
         outside = self._held is None and not self._flooded
         for part in ended:
             # Nearly always a part is one frame and nothing else.
@@ -173,7 +180,7 @@ class Decoder:
                 self.dropped += 1
                 continue
             node = content[0] << 8 | content[1]
-            frames.append(new(Frame, (node, content[2:5], content[5:])))
+            frames.append(new(Frame, (node, content[2:payload_at], content[payload_at:])))
         if rest:
             self._hold(self._begun(rest, 0))
         return frames
