@@ -24,7 +24,7 @@ from patchbay.testing import PATIENCE_S, MakeBus, eventually, until
 from patchbay.websocket import Limits as WebSocketLimits
 from patchbay.websocket import WebSocketServer
 from patchbay_mesh.domain import MeshDomain
-from patchbay_mesh.edge.api import Api
+from patchbay_mesh.edge.api import KERNEL_BYTES, Api
 from patchbay_mesh.edge.monitor import Monitor
 from patchbay_mesh.edge.uart import UartEdge
 from patchbay_mesh.messages import DATA
@@ -129,6 +129,7 @@ class House:
             max_connections=100,
             idle_timeout_s=self.settings.idle_timeout_s,
             write_buffer_bytes=self.settings.listener_buffer_bytes,
+            send_buffer_bytes=KERNEL_BYTES,
             ended_grace_s=1.0,
         )
         self.server = await stack.enter_async_context(

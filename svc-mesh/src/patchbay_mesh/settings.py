@@ -114,6 +114,10 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     listener_buffer_bytes: Positive = 262_144
     """Who listens and lets more than this wait is dropped: it does not read."""
 
+    buffers_bytes: Positive = 4_194_304
+    """What may wait for all clients of the socket API together: sixty answers about all nodes, and
+    a part of the unit's memory. Beyond that the client that lets most wait is dropped."""
+
     command_timeout_s: Seconds = 5.0
     """A command that the root's edge has not asked for within so long is refused, and never sent.
     One that it has asked for and not answered is neither confirmed nor refused."""

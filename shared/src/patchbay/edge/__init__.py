@@ -1,6 +1,7 @@
 """An edge of devices that connect by TCP: all of it but what their bytes mean.
 
-A service brings a decoder and a session. What a frame means is said in four calls:
+A service brings a decoder (`patchbay.framing` has two) and a session. What a frame means is said in
+four calls:
 
     record      a durable event, once however often the device repeats the frame
     reply       bytes for the device, after the commit, in order with all other replies
@@ -21,7 +22,8 @@ built on it, or that a full outbox pauses reading.
 from patchbay.edge.device_edge import DeviceEdge, EdgeSettings, WireCommand, serve_tcp
 from patchbay.edge.memory import Memory
 from patchbay.edge.repeats import Number, Repeats
-from patchbay.edge.session import Decoder, DeviceSession, WireError
+from patchbay.edge.session import Decoder, DeviceSession
+from patchbay.framing import WireError
 
 __all__ = [
     "Decoder",

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from patchbay.edge.repeats import Number
+from patchbay.framing import WireError
 from patchbay.net import Peer
 from patchbay.outbox import OutboxFull
 from patchbay.topics import device_id
@@ -16,17 +17,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-
-
-class WireError(Exception):
-    """The peer sent what ends its connection. ``original``: the bytes at fault; ``before``: the
-    frames that were complete by then."""
-
-    def __init__(self, reason: str, original: bytes = b"", before: list[Any] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.original = original
-        self.before = before or []
 
 
 class Decoder(Protocol[F_co]):
@@ -52,7 +42,8 @@ class DeviceSession(Generic[F]):
         self._replies: list[bytes] = []
 
     def on_frame(self, frame: F) -> None:
-        """A frame has come: record, reply, reject, identify."""
+        """A frame has come: record, reply, reject, identify. Raises WireError for one that ends the
+        connection, once what came before it is answered."""
         raise NotImplementedError
 
     def record(
@@ -120,9 +111,15 @@ class DeviceSession(Generic[F]):
         try:
             self._take(self._decoder.feed(data))
         except WireError as error:
+            self._end(error, data)
+
+    def _end(self, error: WireError, data: bytes) -> None:
+        try:
             self._take(error.before)
-            self.reject(error.reason, error.original or data)
-            self.close()
+        except WireError as first:  # the frames before it are at fault, too
+            error = first
+        self.reject(error.reason, error.original or data)
+        self.close()
 
     def lost(self) -> None:
         for id in self.devices:

@@ -62,6 +62,11 @@ class Peer(asyncio.Protocol):
         """What was written and the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    @property
+    def has_more(self) -> bool:
+        """It has sent more than the session was given yet."""
+        return self._feed is not None and self._feed.waiting > 0
+
     def on_drained(self, callback: Callable[[], None]) -> None:
         """Call back whenever the kernel has taken all that was waiting."""
         self._drained = callback

@@ -205,7 +205,7 @@ class Server:
     def drop(self, peer: Peer) -> None:
         """The peer does not read what we write."""
         self.dropped += 1
-        self._log.warning("peer dropped: it does not read", peer=peer.address)
+        self._log_now_and_then("peer dropped: it does not read", peer, self.dropped)
         peer.abort()
 
     def close_invalid(self, peer: Peer) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -41,6 +42,12 @@ ANSWER_GRACE_S: Final = 1.0
 """A peer that has said all waits this much longer than a command may take."""
 
 
+KERNEL_BYTES: Final = 65_536
+"""What the kernel may hold for one client: an answer about all nodes. It counts as the unit's
+memory, too."""
+
+LOG_PERIOD_S: Final = 1.0
+
 NOT_NOW: Final = frozenset({"serial_not_ready", "too_late", "unconfirmed", "cancelled"})
 """Codes of the edge that say nothing against the command itself."""
 
@@ -53,6 +60,7 @@ async def run(unit: Unit) -> None:
         max_connections=settings.max_connections,
         idle_timeout_s=settings.idle_timeout_s,
         write_buffer_bytes=settings.listener_buffer_bytes,
+        send_buffer_bytes=KERNEL_BYTES,
         ended_grace_s=settings.command_timeout_s + ANSWER_GRACE_S,
         max_per_address=settings.max_per_address,
         trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
@@ -64,6 +72,7 @@ async def run(unit: Unit) -> None:
         unit.info_sources["connections"] = lambda: server.connections
         unit.info_sources["listeners"] = lambda: len(api.listeners)
         unit.info_sources["listeners_dropped"] = lambda: server.dropped
+        unit.info_sources["crowded_out"] = lambda: api.crowded
         unit.info_sources["nodes"] = lambda: len(api.cache.nodes)
         unit.info_sources["not_understood"] = lambda: api.cache.not_understood
         await unit.serving()
@@ -79,6 +88,10 @@ class Api:
             bus, self._heard, settings.max_types, settings.cache_bytes, settings.max_nodes
         )
         self.listeners: set[ApiSession] = set()
+        self.crowded = 0
+        """Clients that were dropped because too much waited for all together."""
+        self._unread: set[Peer] = set()
+        self._log_at = 0.0
         self._bus = bus
         self._log = structlog.get_logger("api").bind(instance=bus.client_id)
 
@@ -95,6 +108,25 @@ class Api:
     def crashed(self, peer: str, error: Exception) -> None:
         """A request raised: our own mistake."""
         self._log.error("request failed", peer=peer, exc_info=error)
+
+    def unread(self, *peers: Peer) -> None:
+        """These have not read all that was written. While too much waits for all clients together,
+        drop the one that lets most wait."""
+        self._unread.update(peers)
+        waiting = {peer: peer.waiting_bytes for peer in self._unread}
+        self._unread = {peer for peer, size in waiting.items() if size}
+        total = sum(waiting.values())
+        while total > self.settings.buffers_bytes:
+            worst = max(waiting, key=waiting.__getitem__)
+            total -= waiting.pop(worst)
+            self._unread.discard(worst)
+            self.crowded += 1
+            worst.abort()
+            if (moment := time.monotonic()) >= self._log_at:
+                self._log_at = moment + LOG_PERIOD_S
+                self._log.warning(
+                    "client dropped: too much waits for all", peer=worst.address, all=self.crowded
+                )
 
     # What is answered at once
 
@@ -215,5 +247,10 @@ class Api:
             return
         frame = Frame(message.node, type_bytes(message.type), message.payload)
         plain, counted = wire.pushed(frame), wire.pushed(frame, lengths=True)
-        for listener in list(self.listeners):
-            listener.push(counted if listener.lengths else plain)
+        behind = [
+            listener.peer
+            for listener in list(self.listeners)
+            if not listener.push(counted if listener.lengths else plain)
+        ]
+        if behind:
+            self.unread(*behind)

@@ -29,7 +29,13 @@ from patchbay.errors import Unavailable
 from patchbay.sockets import find_dead
 from patchbay.tasks import Tasks
 
-READ_BYTES: Final = 65_536
+READ_BYTES: Final = 4096
+"""Read at a time, as much as a kernel holds for a serial port: no more frames than this are taken
+in one turn of the loop, also from a root at the end of a TCP connection."""
+
+THREAD_READS: Final = 8
+"""What a thread has read and the loop has not taken yet: then the thread waits."""
+
 THREAD_POLL_S: Final = 0.5
 """How long a thread waits for a byte before it looks whether it is still wanted."""
 
@@ -342,6 +348,7 @@ class _ThreadPort:
         self._writing: asyncio.Task[None] | None = None
         self._tasks = Tasks(f"port {line.url}", lambda error, _: line.lose(repr(error)))
         self._taken = 0
+        self._room = threading.Semaphore(THREAD_READS)
         threading.Thread(target=self._read, name=f"reader of {line.url}", daemon=True).start()
 
     def write(self, data: bytes) -> int:
@@ -376,13 +383,19 @@ class _ThreadPort:
 
     def _read(self) -> None:
         while self._open:
+            if not self._room.acquire(timeout=THREAD_POLL_S):
+                continue
             try:
                 data = self._opened.read(max(1, min(READ_BYTES, self._opened.in_waiting)))
             except Exception as error:  # the outermost frame of this thread
                 self._loop.call_soon_threadsafe(self._failed, str(error))
                 return
-            if data:
-                self._loop.call_soon_threadsafe(self._line._received, data)
+            self._loop.call_soon_threadsafe(self._received, data)
+
+    def _received(self, data: bytes) -> None:
+        self._room.release()
+        if data:
+            self._line._received(data)
 
     def _failed(self, why: str) -> None:
         if self._open:

@@ -19,6 +19,7 @@ from patchbay.bus.commands import Command as BusCommand
 from patchbay.errors import OutcomeUnknown
 from patchbay.forms import MSGPACK_FORM
 from patchbay.outbox import Outbox, OutboxFull
+from patchbay.rate import TokenBucket
 from patchbay.runtime import Unit
 from patchbay_mesh.edge.line import CutOff, Line, NotReady
 from patchbay_mesh.messages import (
@@ -119,7 +120,7 @@ class UartEdge:
         self._opcodes = opcodes.Opcodes(settings.data_ids) if settings.types == "opcodes" else None
         self._decoder = self._new_decoder()
         self._skipped = self._dropped = 0
-        self._refusing = False
+        self._refusals = TokenBucket(0.1, 1)
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self.silent = False
@@ -201,11 +202,8 @@ class UartEdge:
                 self._bus.dead_letter(SERVICE, str(error), frame.content, peer=self._port)
             except OutboxFull as error:
                 self.refused += 1
-                if not self._refusing:
-                    self._log.error("frames are lost", why=str(error))
-                self._refusing = True
-            else:
-                self._refusing = False
+                if self._refusals.take():
+                    self._log.error("frames are lost", why=str(error), all=self.refused)
 
     def _new_decoder(self) -> Decoder:
         type_bytes = TYPE_BYTES if self._opcodes is None else OPCODE_BYTES
