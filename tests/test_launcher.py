@@ -148,4 +148,12 @@ def test_a_unit_that_does_not_stay_up_is_shown_with_its_last_words(system: Syste
 def test_status_of_nothing_says_so(tmp_path: Path) -> None:
     found = cli("status", "--state", str(tmp_path))
     assert found.returncode == 1
-    assert found.stderr == f"patchbay: nothing runs on {tmp_path}\n"
+    said = f"patchbay: nothing runs on {tmp_path}: "
+    hint = "start it with `patchbay up`, or name another state directory with --state DIR"
+    assert found.stderr == f"{said}{hint}\n"
+
+
+def test_status_takes_the_options_of_up(tmp_path: Path) -> None:
+    found = cli("status", "--state", str(tmp_path), "--port-offset", "100")
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"patchbay: nothing runs on {tmp_path}: ")

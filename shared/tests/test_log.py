@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import structlog
 
 from patchbay import log
+from patchbay.up.supervisor import LOG_BYTES, LOG_FILES
 
 
 class Terminal(io.StringIO):
@@ -50,6 +52,56 @@ def test_what_is_no_terminal_gets_a_json_object_a_line() -> None:
         "logger": "locker.edge",
         "port": 5000,
     }
+
+
+HOUR_S = 3600
+KINDS = 40
+"""Different lines that a unit has; each is logged as often as a device likes."""
+
+
+def test_the_hour_before_an_hour_of_hostile_input_is_still_in_a_units_log() -> None:
+    stream, now = io.StringIO(), 0.0
+    log.configure(stream=stream)
+    [handler] = [one for one in logging.getLogger().handlers if one.filters]
+    handler.filters[:] = [log.Repetitions(lambda: now)]
+    loggers = [log.get_logger(f"edge.{kind}") for kind in range(KINDS)]
+    for second in range(0, HOUR_S, 10):
+        now = float(second)
+        for number, logger in enumerate(loggers):
+            say = logger.warning if number % 4 else logger.info
+            say("invalid input", peer="10.0.0.7:1234", why="x" * 500)
+    taken = len(stream.getvalue())
+    assert taken > 1_000_000
+    assert 2 * taken < LOG_BYTES * (LOG_FILES - 1), "the hour before is gone"
+
+
+def test_no_line_is_longer_than_what_a_text_may_take() -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream)
+    long = "x" * 1_000_000
+    log.get_logger("edge").info(long, one=long, more=[long], bytes=long.encode())
+    try:
+        raise ValueError(long)
+    except ValueError as error:
+        log.get_logger("edge").error("failed", exc_info=error)
+    first, second = stream.getvalue().splitlines()
+    assert len(first) < 5 * log.VALUE_CHARS
+    assert log.TRACEBACK_CHARS < len(second) < log.TRACEBACK_CHARS + log.VALUE_CHARS
+
+
+def test_text_of_devices_does_not_move_the_cursor_of_a_terminal() -> None:
+    stream = Terminal()
+    log.configure(form="console", stream=stream)
+    wild = "\x1b[2J\r\x07\u202eevil\x9b1A"
+    log.get_logger("locker.edge").info("listening", peer=wild, more=[wild], key=wild)
+    logging.getLogger("other").warning("said %s", wild)
+    try:
+        raise ValueError(wild)
+    except ValueError as error:
+        log.get_logger("locker.edge").error("failed", exc_info=error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # our own colours
+    assert all(line.isprintable() for line in text.split("\n")), text
+    assert text.count("evil") >= 5
 
 
 def test_a_terminal_gets_lines_for_people() -> None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct
 
 from patchbay.errors import SettingsError
-from patchbay.services import Service
+from patchbay.services import Service, discover
 from patchbay.settings import Config
 from patchbay.up.plan import Plan, make_plan
 
@@ -65,6 +65,22 @@ def test_demo_adds_the_simulated_devices_and_binds_to_loopback() -> None:
     made = plan(RUNTIME__DEMO="true")
     assert names(made)[-1] == "lantern.demo"
     assert {port.host for port in made.ports} == {"127.0.0.1"}
+
+
+def test_demo_shows_where_simulated_devices_listen() -> None:
+    services = discover()
+
+    def addresses(**given: str) -> dict[str, str]:
+        environ = {f"PATCHBAY_{name}": value for name, value in given.items()}
+        config = Config.read(None, {**environ, "PATCHBAY_RUNTIME__DEMO": "true"}, services)
+        return make_plan(config, Path("/state"), ["allocator", "mesh"]).addresses
+
+    shown = addresses(RUNTIME__PORT_OFFSET="100", RUNTIME__STATE_DIR="/state")
+    assert shown["combinator-1"] == "127.0.0.1:8473"
+    assert shown["combinator-2"] == "127.0.0.1:8474"
+    assert shown["mesh-root"] == "/state/mesh-root"
+    real = addresses(ALLOCATOR__COMBINATORS='["mixer-1:5000"]', MESH__SERIAL="/dev/ttyUSB0")
+    assert not {"combinator-1", "mesh-root"} & set(real)
 
 
 def test_without_demo_devices_connect_from_anywhere_but_broker_and_store_stay_on_loopback() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from patchbay.inbox import Verdict, Watermarks
 from patchbay.inbox.watermarks import PAST_EPOCHS, SOURCES
 from patchbay.messages import Ack, Event
@@ -93,3 +95,26 @@ async def test_only_what_has_risen_is_written(store: Store) -> None:
     await watermarks.save()
     found = {one["_id"]: one["epoch"] for one in await store.find(SOURCES, {})}
     assert found == {"tiny-edge-1": "theirs", "tiny-edge-2": "e1"}
+
+
+async def test_sources_that_somebody_makes_up_take_no_room_without_bound(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has announced itself is taken all the same, and those that are there go on."""
+    monkeypatch.setattr("patchbay.inbox.watermarks.MAX_SOURCES", 3)
+    watermarks = Watermarks(store)
+    invented = [event(1, source=f"made-up-{number}") for number in range(10)]
+    assert judged(watermarks, *invented) == [TAKE] * 3 + [Verdict.WAIT] * 7
+    assert judged(watermarks, event(2, source="made-up-0"), event(7, source="nobody")) == [
+        TAKE,
+        Verdict.WAIT,
+    ]
+    watermarks.announce("tiny-edge-1", "e1")
+    assert judged(watermarks, event(1), event(2)) == [TAKE, TAKE]
+    assert (len(watermarks), watermarks.refused) == (4, 8)
+
+
+async def test_an_event_that_is_not_taken_leaves_nothing_in_memory(store: Store) -> None:
+    watermarks = Watermarks(store)
+    assert judged(watermarks, *(event(2, source=f"s{n}") for n in range(100))) == [GAP] * 100
+    assert len(watermarks) == 0

@@ -13,6 +13,7 @@ from patchbay_allocator.conf import (
     read_combinators,
     read_conf,
     read_data,
+    read_table,
     toml,
 )
 
@@ -74,6 +75,17 @@ def test_combinators_become_a_table_of_our_settings(tmp_path: Path) -> None:
     )
     found = tomllib.loads(toml(read_combinators(path)))
     assert found == {"allocator": {"combinators": ["localhost:5000", "[::1]:5001"]}}
+
+
+def test_the_combinators_table_of_colours_becomes_their_palette(tmp_path: Path) -> None:
+    path = tmp_path / "color_table.json"
+    path.write_text('{\n  "EF9595": [20,80,0,0],\n  "FACBEA" : [0,0,0,100],\n "TESTR": [1]}\n\n')
+    found = tomllib.loads(toml(["a:1", "b:2"], read_table(path)))["allocator"]
+    assert found["palettes"] == {"1": ["EF9595", "FACBEA"], "2": ["EF9595", "FACBEA"]}
+    for text, wrong in (("[]", "must be a JSON object"), ('{"TESTR": [1]}', "no key is a colour")):
+        path.write_text(text)
+        with pytest.raises(ConfError, match=wrong):
+            read_table(path)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,15 @@ stdout belongs to what a command prints.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, Literal, TextIO, TypeAlias
+from typing import Any, Final, Literal, TextIO, TypeAlias
 
 from patchbay.lean import without
+from patchbay.printable import printable
 
 with without("rich"):
     import structlog
@@ -38,6 +40,11 @@ PERIOD_S: Final = 60.0
 INFO_BURST: Final = 20
 INFO_PERIOD_S: Final = 10.0
 """The same of what is no warning."""
+
+VALUE_CHARS: Final = 1_000
+TRACEBACK_CHARS: Final = 8_000
+"""How much of a text that was sent to us, and of a traceback, a line has. With `PERIOD_S` and
+`INFO_PERIOD_S` it bounds what a log takes an hour, whatever devices send: see docs/retention.md."""
 
 KINDS: Final = 256
 """Kinds that are counted; whatever is new when there are more begins anew."""
@@ -60,6 +67,7 @@ def configure(level: str = "info", form: Format = "auto", stream: TextIO | None 
             foreign_pre_chain=[*seen, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _cut,
                 *(_console(colors=stream.isatty()) if console else _json()),
             ],
         )
@@ -115,20 +123,55 @@ class Repetitions(logging.Filter):
         return True
 
 
+def _cut(_logger: object, _method: str, line: EventDict) -> EventDict:
+    return {key: _shortened(value) for key, value in line.items()}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= VALUE_CHARS else f"{value[:VALUE_CHARS]}..."
+    if isinstance(value, list | tuple | dict | set | bytes):
+        text = repr(value)
+        return value if len(text) <= VALUE_CHARS else f"{text[:VALUE_CHARS]}..."
+    return value
+
+
 def _console(*, colors: bool) -> list[Processor]:
     return [
-        structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
+        _printable,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback),
     ]
+
+
+def _printable(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Text of devices must not move the cursor of whoever reads along."""
+    return {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in line.items()
+    }
+
+
+def _traceback(stream: TextIO, exc_info: Any) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    lines = text.getvalue()[-TRACEBACK_CHARS:].split("\n")
+    stream.write("\n".join(map(printable, lines)))
 
 
 def _json() -> list[Processor]:
     return [
         structlog.processors.format_exc_info,
+        _cut_traceback,
         _said_first,
         structlog.processors.JSONRenderer(),
     ]
+
+
+def _cut_traceback(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """The end of it says what went wrong."""
+    if isinstance(text := line.get("exception"), str):
+        line["exception"] = text[-TRACEBACK_CHARS:]
+    return line
 
 
 def _said_first(_logger: object, _method: str, line: EventDict) -> EventDict:

@@ -56,6 +56,9 @@ class Service(Struct, frozen=True, kw_only=True):
     """The store's collections that its domain reads and writes, but for those that all share."""
     demo: str | None = None
     """Its simulated devices: ``async def run(config: Config, stop: asyncio.Event) -> None``."""
+    demo_addresses: str | None = None
+    """Where its simulated devices are found, if they listen: ``def addresses(config) -> dict[str,
+    str]``, name -> address. `up --demo` prints them."""
     chaos: str | None = None
     """Its load for `patchbay chaos`: a subclass of `patchbay.chaos.load.Load`."""
     cli: str | None = None

@@ -117,8 +117,6 @@ class Unit:
         """What it shares with the other units of its process."""
         self.failed = False
         """Something went wrong; the process will exit with 1."""
-        self.info_sources: dict[str, Callable[[], int]] = {}
-        """Numbers for the unit's info: ``backlog``, ``connections``, anything else as detail."""
         self.tasks = Tasks(self.name, self.fail)
         """Every background task of the unit. If one raises, the unit stops with an error."""
         self.bus = Bus(
@@ -130,6 +128,8 @@ class Unit:
             meter=self.process.meter(self.name, instance, config.runtime.root_topic),
             tasks=self.tasks,
         )
+        self.info_sources = self.bus.info_sources
+        """Numbers for the unit's info: ``backlog``, ``connections``, anything else as detail."""
         self.bus.info_changed = self._tell_info
         self.state_dir = Path(config.runtime.state_dir).resolve() / "units" / instance
         """A directory of this instance's own; it exists when the role runs."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -28,6 +28,7 @@ from patchbay_allocator.messages import (
     Assign,
     Cancel,
     Delete,
+    Forget,
     List,
     Recolor,
     Rejected,
@@ -191,6 +192,27 @@ def retry(
 
 
 @app.command()
+def forget(
+    device: Annotated[
+        str, typer.Argument(metavar="DEVICE", help="combinator-3, or the name of a Chromebook.")
+    ],
+    documents: Annotated[
+        Literal["keep", "remove"],
+        typer.Option(help="What becomes of the jobs that ended there, or came from it."),
+    ] = "keep",
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove a combinator that is no longer in the settings, or the jobs of a Chromebook."""
+    answer = _ask("forget", Forget(device, documents), state, config)
+    if as_json:
+        return print_json(answer)
+    counts = ", ".join(f"{name} {number}" for name, number in answer["removed"].items())
+    return echo(f"{answer['device']} is forgotten; documents removed: {counts}")
+
+
+@app.command()
 def mode(
     name: Annotated[ModeName | None, typer.Argument(help="Without it: which is it?")] = None,
     as_json: JsonOption = False,
@@ -237,7 +259,7 @@ def send(
         _fail(str(error))
     except OSError as error:
         _fail(f"{host}:{port}: {error.strerror or error}")
-    typer.echo(f"sent to {host}:{port}")
+    echo(f"sent to {host}:{port}")
 
 
 @app.command()
@@ -265,7 +287,7 @@ def combinator(
         mixing = serial_port(serial) if serial else waits(seconds, fail_rate, random.Random())
         async with Mixer(device, mixing) as mixer:
             await mixer.start(host, port)
-            typer.echo(f"combinator {device} listens on {host}:{port}")
+            echo(f"combinator {device} listens on {host}:{port}")
             await asyncio.Event().wait()
 
     log.configure("info")
@@ -279,6 +301,9 @@ def combinator(
 @app.command("import-conf")
 def import_conf(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The seed's allocatemgr.conf.")],
+    table: Annotated[
+        Path | None, typer.Option(help="The combinators' color_table.json: their palette.")
+    ] = None,
 ) -> None:
     """Print the settings of an allocatemgr.conf as the table for patchbay.toml.
 
@@ -294,11 +319,12 @@ def import_conf(
 
     try:
         addresses = conf.read_combinators(path)
+        codes = conf.read_table(table) if table else None
         warnings = on_our_ports(Config.read(None, os.environ, discover()), addresses)
     except (conf.ConfError, SettingsError) as error:
         _fail(str(error))
     else:
-        typer.echo(conf.toml(addresses), nl=False)
+        typer.echo(conf.toml(addresses, codes), nl=False)
         for line in warnings:
             echo(f"warning: {line}", err=True)
 

@@ -3,6 +3,7 @@
     conf.conf           ClientName, ServerAddr, ServerPort: a Chromebook
     data.dat            line 1 the customer's name, line 2 the colour
     allocatemgr.conf    ColorCombinator1Addr, ColorCombinator1Port, ...: the server
+    color_table.json    the colours that a combinator can mix
 
 Conf files are configparser's: ``key: value`` or ``key = value``, in a section or in none. All are
 UTF-8; a BOM, CR and white space around a value are dropped.
@@ -14,11 +15,13 @@ import configparser
 import re
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from patchbay_allocator.wire.json_objects import AllocatorError
 
 _COMBINATOR = re.compile(r"colorcombinator([0-9]+)(addr|port)")
+_CODE = re.compile(r"[0-9A-F]{6}")
 _IGNORED = ("signaladdr", "signalport")
 """On their way out in the seed."""
 
@@ -81,10 +84,31 @@ def read_combinators(path: Path) -> list[str]:
     return addresses
 
 
-def toml(addresses: list[str]) -> str:
-    """The table ``[allocator]`` of patchbay.toml with these combinators."""
-    listed = ", ".join(f'"{address}"' for address in addresses)
-    return f"[allocator]\ncombinators = [{listed}]\n"
+def read_table(path: Path) -> list[str]:
+    """The colours of a ``color_table.json``, ``{"EF9595": [20, 80, 0, 0], ...}``; keys that are no
+    colours, which nobody can send, are left out. Raises ConfError."""
+    try:
+        table = msgspec.json.decode(_text(path), type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ConfError(f"{path}: must be a JSON object of colours: {error}") from error
+    codes = [code for code in table if _CODE.fullmatch(code)]
+    if not codes:
+        raise ConfError(f"{path}: no key is a colour, RRGGBB in hexadecimal")
+    return codes
+
+
+def toml(addresses: list[str], codes: list[str] | None = None) -> str:
+    """The table ``[allocator]`` of patchbay.toml with these combinators, and with these colours as
+    the palette of each."""
+    text = f"[allocator]\ncombinators = {_listed(addresses)}\n"
+    if codes is not None:
+        text += "\n[allocator.palettes]\n"
+        text += "".join(f"{number} = {_listed(codes)}\n" for number in range(1, len(addresses) + 1))
+    return text
+
+
+def _listed(texts: list[str]) -> str:
+    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"
 
 
 def _values(path: Path) -> dict[str, str]:

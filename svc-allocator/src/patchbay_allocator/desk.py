@@ -14,8 +14,9 @@ from patchbay.messages import now
 from patchbay_allocator import rules
 from patchbay_allocator.announce import Announcer
 from patchbay_allocator.dispatch import Dispatcher
+from patchbay_allocator.forgetting import Forgetting
 from patchbay_allocator.ids import id_of
-from patchbay_allocator.job import WAITING, Job, Removed
+from patchbay_allocator.job import Job, Removed
 from patchbay_allocator.messages import (
     QUEUE,
     SERVICE,
@@ -23,6 +24,7 @@ from patchbay_allocator.messages import (
     Assign,
     Cancel,
     Delete,
+    Forget,
     List,
     Recolor,
     Rejected,
@@ -67,6 +69,7 @@ class Desk:
         self._announcer = announcer
         self._prepare = prepare
         self._look = look
+        forgetting = Forgetting(bus, kept, devices, dispatcher, prepare, look)
         Commands(
             bus,
             SERVICE,
@@ -82,6 +85,7 @@ class Desk:
                 "show": Command(Show, self._show),
                 "list": Command(List, self._list),
                 "mode": _changes(SetMode, self._mode),
+                "forget": _changes(Forget, forgetting.handle),
             },
             group,
             device=QUEUE,
@@ -92,6 +96,7 @@ class Desk:
     async def _submit(self, request: Request, body: Submit) -> Answer:
         await self._prepare()
         wanted = requested(body.ClientName, body.CustomerName, body.ColorCode)
+        self._dispatcher.palettes.need_any(wanted.ColorCode)
         moment = now()
         if request.again:
             before = await self._kept.caused_by(request.id, moment - REPEAT)
@@ -106,20 +111,25 @@ class Desk:
             now=moment,
         )
         await self._kept.add([job])
-        self._dispatcher.line.add([job.id])
+        self._dispatcher.add([job])
         self._announcer.soon([job])
         self._look()
         return {"job": job.id}
 
     async def _recolor(self, request: Request, body: Recolor) -> Answer:
         code = color(body.ColorCode)
+        self._dispatcher.palettes.need_any(code)
         new = await self._change(
             request, body.job, lambda job: rules.recolor(job, code, request.id, now())
         )
         return {"job": new.id, "ColorCode": new.data.ColorCode}
 
     async def _retry(self, request: Request, body: Retry) -> Answer:
-        new = await self._change(request, body.job, lambda job: rules.retry(job, request.id, now()))
+        def decide(job: Job) -> Job:
+            self._dispatcher.palettes.need_any(job.data.ColorCode)
+            return rules.retry(job, request.id, now())
+
+        new = await self._change(request, body.job, decide)
         return {"job": new.id}
 
     async def _change(self, request: Request, id: str, decide: Decide) -> Job:
@@ -130,8 +140,7 @@ class Desk:
             new = decide(job)
             await request.confirm()
             if new.id in await self._kept.change([(job, new)]):
-                if new.status == WAITING:
-                    self._dispatcher.line.add([new.id])
+                self._dispatcher.add([new])
                 self._announcer.soon([new])
                 self._look()
                 return new
@@ -146,6 +155,7 @@ class Desk:
             if body.device not in self._devices:
                 raise Rejected("no_such_combinator", f"there are {len(self._devices)}")
             rules.assignable(job, force=body.force)
+            self._dispatcher.palettes.need(body.device, job.data.ColorCode)
             if body.device not in self._presence.connected():
                 raise Rejected("combinator_offline", f"combinator {body.device} is not connected")
             combinator = (await self._kept.combinators([body.device])).get(body.device)
@@ -193,7 +203,7 @@ class Desk:
             await request.confirm()
             removed = Removed(job=job.id, what=what, by=request.id, at=now(), was=job)
             if await self._kept.remove(removed):
-                self._dispatcher.line.discard([job.id])
+                self._dispatcher.discard([job.id])
                 self._announcer.gone(removed)
                 self._look()
                 return {"job": job.id}

@@ -14,8 +14,9 @@ combinator is freed after it. So whatever step was the last, the next look finis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -24,11 +25,13 @@ from patchbay.bus import Bus
 from patchbay.clock import Moved
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id, now
+from patchbay.store import Document
 from patchbay_allocator import rules
 from patchbay_allocator.announce import Announcer
 from patchbay_allocator.job import WAITING, Combinator, Job
 from patchbay_allocator.line import HEAD, Line
 from patchbay_allocator.messages import DROP, MIX, SERVICE, Drop, Mix, combinator_device
+from patchbay_allocator.palettes import Palette, Palettes, includes
 from patchbay_allocator.presence import Presence
 from patchbay_allocator.settings import AllocatorSettings
 from patchbay_allocator.store import AllocatorStore
@@ -48,9 +51,9 @@ READING_SHARE = 20
 TAKE_OVER_S = 5.0
 TAKE_OVER_SHARE = 50
 TAKE_OVER_PAUSE_S = 60.0
-"""How often documents of the seed's tool are looked for. It may take one part in so many of the
-time, since a store looks at every job for that (the embedded one takes 20 to 75 microseconds each,
-measured), and is not tried again at once when it has failed."""
+"""How often documents of the seed's tool are looked for. What no index finds may take one part in
+so many of the time, since a store looks at every job for that (the embedded one takes 20 to 170
+microseconds each, measured), and is not tried again at once when it has failed."""
 
 
 class Dispatcher:
@@ -65,7 +68,10 @@ class Dispatcher:
         announcer: Announcer,
         settings: AllocatorSettings,
     ) -> None:
-        self.line = Line()
+        self._devices = frozenset(devices)
+        self.palettes = Palettes(self._devices, settings.palettes)
+        self._lines: dict[Palette, Line] = {one: Line() for one in self.palettes.distinct}
+        """The waiting jobs that combinators with this palette can mix."""
         self.hands: dict[int, Combinator] = {}
         """What each combinator holds, as far as we know: another replica may know better, and each
         change finds out."""
@@ -73,7 +79,7 @@ class Dispatcher:
         """Was a combinator free when we last looked? If not, a new job need not wake us."""
         self._bus = bus
         self._kept = kept
-        self._devices = frozenset(devices)
+        self._max_attempts = settings.max_attempts
         self._presence = presence
         self._announcer = announcer
         self._job_timeout = timedelta(seconds=settings.job_timeout_s)
@@ -82,8 +88,6 @@ class Dispatcher:
         self._moved = Moved()
         self._issued: dict[int, tuple[str, float]] = {}
         self._take_over_at = -1e9
-        self._read_at = -1e9
-        self._reading_s = 0.0
         self._log = structlog.get_logger("dispatch").bind(instance=bus.client_id)
 
     # Claims
@@ -98,27 +102,62 @@ class Dispatcher:
             self.has_free = bool(free)
             if not free:
                 return
-            await self._read_line()
-            ids = self.line.first(len(free))
+            heads = {
+                palette: (await self._read_line(palette)).first(len(free))
+                for palette in {self.palettes.of(one.device) for one in free}
+            }
+            ids = sorted({id for head in heads.values() for id in head})
             if not ids:
                 return
             jobs = await self._kept.jobs(ids)
-            stale = [id for id in ids if id not in jobs or jobs[id].status != WAITING]
-            self.line.discard(stale)
-            if stale:
+            if self._discard_stale(heads, jobs):
                 continue
-            pairs = rules.match(ids, free, connected)
+            colors = {id: job.data.ColorCode for id, job in jobs.items()}
+            pairs = rules.match(ids, free, connected, partial(self._can_mix, colors))
             await self.claim([(jobs[id], combinator) for id, combinator in pairs])
 
-    async def _read_line(self) -> None:
+    def add(self, jobs: Iterable[Job]) -> None:
+        """These are in the store: those that wait are given to combinators."""
+        waiting = [job for job in jobs if job.status == WAITING]
+        for palette, line in self._lines.items():
+            line.add(job.id for job in waiting if includes(palette, job.data.ColorCode))
+
+    def discard(self, ids: Iterable[str]) -> None:
+        """These do not wait any more."""
+        gone = list(ids)
+        for line in self._lines.values():
+            line.discard(gone)
+
+    def _can_mix(self, colors: Mapping[str, str], id: str, device: int) -> bool:
+        return self.palettes.has(device, colors[id])
+
+    def _discard_stale(self, heads: Mapping[Palette, list[str]], jobs: Mapping[str, Job]) -> bool:
+        """Discard what does not wait any more, or for another colour. Was there any?"""
+        found = False
+        for palette, head in heads.items():
+            waiting = {
+                id
+                for id in head
+                if (job := jobs.get(id)) is not None
+                and job.status == WAITING
+                and includes(palette, job.data.ColorCode)
+            }
+            if stale := [id for id in head if id not in waiting]:
+                self._lines[palette].discard(stale)
+                found = True
+        return found
+
+    async def _read_line(self, palette: Palette) -> Line:
         loop = asyncio.get_running_loop()
-        fresh_s = max(REREAD_S, self._reading_s * READING_SHARE)
+        line = self._lines[palette]
+        fresh_s = max(REREAD_S, line.reading_s * READING_SHARE)
         started = loop.time()
-        if self.line.exhausted or started - self._read_at > fresh_s:
-            self.line.begin()
-            self.line.read(await self._kept.waiting(HEAD))
-            self._read_at = loop.time()
-            self._reading_s = self._read_at - started
+        if line.exhausted or started - line.read_at > fresh_s:
+            line.begin()
+            line.read(await self._kept.waiting(HEAD, palette))
+            line.read_at = loop.time()
+            line.reading_s = line.read_at - started
+        return line
 
     async def claim(self, pairs: Sequence[tuple[Job, Combinator]]) -> set[str]:
         """Claim each job for its combinator, and send it. Returns the ids of those that worked.
@@ -134,7 +173,7 @@ class Dispatcher:
             if holding.device in reserved
         ]
         claimed = await self._kept.change([(job, new) for job, new, _ in second], passes_over=True)
-        self.line.discard(job.id for job, _ in pairs)
+        self.discard(job.id for job, _ in pairs)
         won = [(new, holding) for _, new, holding in second if new.id in claimed]
         # Two of our own combinators never hold one job: the pairs are of different jobs.
         await self._free([holding for _, new, holding in second if new.id not in claimed])
@@ -183,7 +222,9 @@ class Dispatcher:
                 if not await self._fail(one, job):
                     self._issue_again(one, job)
             elif job is not None and rules.half_claimed(one, job):
-                if now() - self._moved(one.since) > HALF_S:
+                if not self.palettes.has(one.device, job.data.ColorCode):
+                    over.append(one)  # the settings have changed
+                elif now() - self._moved(one.since) > HALF_S:
                     await self._finish_claim(one, job)
             else:
                 over.append(one)
@@ -198,23 +239,52 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         if (began := loop.time()) < self._take_over_at:
             return 0
-        try:
-            documents = await self._kept.not_ours()
-        except Unavailable:  # away, or it takes too long: the line must not wait for it
-            self._take_over_at = loop.time() + TAKE_OVER_PAUSE_S
-            raise
-        self._take_over_at = loop.time() + max(TAKE_OVER_S, (loop.time() - began) * TAKE_OVER_SHARE)
+        self._take_over_at = began + TAKE_OVER_S
+        return await self._take_over(await self._kept.without_version())
+
+    async def scan(self) -> None:
+        """As `take_over`, for documents that no index finds, in a task of its own, for ever: a
+        store looks at every job for that, and jobs must not wait for it."""
+        loop = asyncio.get_running_loop()
+        pause_s = TAKE_OVER_S
+        while True:
+            await asyncio.sleep(pause_s)
+            began = loop.time()
+            try:
+                await self._take_over(await self._kept.not_ours())
+            except Unavailable as error:  # away, or it takes too long
+                self._log.info("jobs not scanned", why=str(error))
+                began -= TAKE_OVER_PAUSE_S / TAKE_OVER_SHARE
+            pause_s = max(TAKE_OVER_S, (loop.time() - began) * TAKE_OVER_SHARE)
+
+    async def _take_over(self, documents: list[Document]) -> int:
         found = [job for job in (await self._kept.read(documents)).values() if job.found]
         await self.adopt_orphans(job for job in found if job.in_progress)
         moment = now()
         changes = [
             (job, rules.taken_over(job, moment))
             for job in found
-            if not job.in_progress and (not job.v or job.found.get("status") != job.status)
+            if not job.in_progress
+            and (not job.v or job.found.get("status") != job.status)
+            and (job.status != WAITING or includes(self.palettes.all, job.data.ColorCode))
         ]
+        changes += await self._in_vain(moment)
         ours = await self._kept.change(changes, passes_over=True)
         self._put_back(new for _, new in changes if new.id in ours)
         return len(ours)
+
+    async def _in_vain(self, moment: datetime) -> list[tuple[Job, Job]]:
+        """Jobs that wait for a colour that no combinator can mix are parked."""
+        palette = self.palettes.all
+        if palette is None:
+            return []
+        jobs = await self._kept.waiting_in_vain(palette)
+        return [(job, self.parked(job, new_id(), moment)) for job in jobs]
+
+    def parked(self, job: Job, cause: str, moment: datetime) -> Job:
+        """The job as it is; parked if no combinator can mix its colour."""
+        why = self.palettes.complaint(job.data.ColorCode)
+        return rules.parked(job, why, cause, moment) if why else job
 
     async def adopt_orphans(self, found: Iterable[Job] = ()) -> None:
         """Jobs that say that they are in progress where nobody holds them wait again; those in
@@ -235,21 +305,37 @@ class Dispatcher:
         waiting = await self._kept.change(orphans, passes_over=True)
         self._put_back(new for _, new in orphans if new.id in waiting)
 
+    async def release_all(self, device: int) -> None:
+        """This combinator is gone for good: what it had waits again. Raises Unavailable."""
+        jobs = (await self._kept.in_progress([device])).values()
+        moment = now()
+        changes = [
+            (job, rules.lost(job, new_id(), moment)) for job in jobs if job.assignedAt == device
+        ]
+        waiting = await self._kept.change(changes)
+        self.hands.pop(device, None)
+        self._put_back(new for _, new in changes if new.id in waiting)
+
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
         """Has this attempt failed? Then the job goes on without this combinator."""
         moment = now()
         lost_at = self._presence.lost_at(combinator.device)
+        state = self._presence.state(combinator.device)
         reason = rules.failure(
             replace(combinator, since=self._moved(combinator.since)),
-            self._presence.state(combinator.device),
+            state,
             lost_at and self._moved(lost_at),
             moment,
             self._job_timeout if self._presence.settled() else timedelta.max,
             self._grace,
         )
+        has_it = state is not None and state.command == combinator.command
+        if not has_it and not self.palettes.has(combinator.device, job.data.ColorCode):
+            reason = f"combinator {combinator.device} cannot mix {job.data.ColorCode}"
         if reason is None:
             return False
-        new = rules.failed(job, reason, f"{combinator.command}/failed", moment)
+        cause = f"{combinator.command}/failed"
+        new = rules.failed(job, reason, cause, moment, self._max_attempts)
         if new.id in await self._kept.change([(job, new)], passes_over=True):
             self._log.warning("attempt failed", job=job.id, at=combinator.device, why=reason)
             self._put_back([new])
@@ -258,7 +344,7 @@ class Dispatcher:
 
     def _put_back(self, jobs: Iterable[Job]) -> None:
         changed = list(jobs)
-        self.line.add(job.id for job in changed if job.status == WAITING)
+        self.add(changed)
         self._announcer.soon(changed)
 
     async def _finish_claim(self, combinator: Combinator, job: Job) -> None:

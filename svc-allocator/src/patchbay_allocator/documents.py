@@ -40,6 +40,7 @@ MAX_SHOWN: Final = 256
 
 _SPACES = re.compile(r"[\s_-]+")
 _STATUS = re.compile(rf"({WAITING}|{DONE}|{ERROR}|{IN_PROGRESS})([0-9]{{0,9}})")
+_CODE = re.compile(r"[0-9A-F]{6}")
 _OURS = frozenset(("createdAt", "updatedAt", "attempts", "lastError", "eventId", "history"))
 _FIELDS = len(("_id", "ClientName", "data", "status", "assignedAt", "v", *_OURS))
 
@@ -133,7 +134,7 @@ def _is_canonical(job: Job, document: Mapping[str, Any]) -> bool:
         and bool(found[2]) == job.in_progress
         and (not job.in_progress or job.status == f"{IN_PROGRESS}{job.assignedAt}")
         and len(document["data"]) == len(("CustomerName", "ColorCode"))
-        and len(job.data.ColorCode) == len("RRGGBB")
+        and _CODE.fullmatch(job.data.ColorCode) is not None
         and max(len(job.ClientName), len(job.data.CustomerName)) <= MAX_TEXT
     )
 

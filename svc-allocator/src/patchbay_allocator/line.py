@@ -18,6 +18,10 @@ class Line:
     """The head of the line, and whether it is all of it."""
 
     def __init__(self) -> None:
+        self.read_at = -1e9
+        """When it was read last, on the loop's clock."""
+        self.reading_s = 0.0
+        """How long that took."""
         self._ids: list[str] = []
         self._complete = False
         self._meanwhile: list[str] | None = None

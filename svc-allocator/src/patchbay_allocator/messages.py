@@ -252,6 +252,18 @@ class List(Struct, frozen=True, forbid_unknown_fields=True):
     skip: Count = 0
 
 
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/forget`` -> ``{"device", "documents", "removed"}``: a combinator that is no longer in
+    the settings (``combinator-3``), or a Chromebook, by its ClientName, is gone.
+
+    ``documents``: the jobs that ended there, or came from it, are kept, or removed as well.
+    ``removed`` counts the documents of each collection.
+    """
+
+    device: Annotated[str, Meta(min_length=1, max_length=256)]
+    documents: Literal["keep", "remove"] = "keep"
+
+
 class SetMode(Struct, frozen=True, forbid_unknown_fields=True):
     """``cmd/mode`` -> ``{"mode"}``: set it, or ask for it."""
 

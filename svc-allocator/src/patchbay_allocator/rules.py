@@ -2,14 +2,14 @@
 
     waiting --claim--> inprogress<n> --done--> done
        ^                    |
-       +---- failed (<3) ---+---- failed (3) --> error --retry--> waiting
+       +--- failed (again) -+---- failed (max_attempts) --> error --retry--> waiting
 
 A refusal is a `Rejected` with the code that goes out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,7 +28,7 @@ from patchbay_allocator.job import (
 from patchbay_allocator.messages import CombinatorState, Rejected, Requested
 
 ATTEMPTS: Final = 3
-"""So many failures park a job as ``error``."""
+"""The setting ``max_attempts``, where none is given."""
 
 HISTORY: Final = 64
 """Changes that a job remembers: some twenty times through the queue."""
@@ -47,6 +47,11 @@ def new(*, id: str, wanted: Requested, event_id: str, at: datetime, now: datetim
         eventId=event_id,
         history=[Change(id=event_id, at=at, status=WAITING)],
     )
+
+
+def parked(job: Job, reason: str, cause: str, now: datetime) -> Job:
+    """Nobody mixes this job without being asked: it is parked, and was given to none."""
+    return _change(job, cause, ERROR, now, reason, lastError=reason)
 
 
 def taken_over(job: Job, now: datetime) -> Job:
@@ -113,17 +118,20 @@ def release(combinator: Combinator, now: datetime, by: str) -> Combinator:
     )
 
 
-def finished(job: Job, status: str, event_id: str, now: datetime) -> Job:
+def finished(
+    job: Job, status: str, event_id: str, now: datetime, max_attempts: int = ATTEMPTS
+) -> Job:
     """A combinator has answered for a job that is in progress there."""
     if status == "done":
         return _change(job, event_id, DONE, now)
-    return failed(job, "the combinator said error", event_id, now)
+    return failed(job, "the combinator said error", event_id, now, max_attempts)
 
 
-def failed(job: Job, reason: str, cause: str, now: datetime) -> Job:
-    """An attempt has failed: the job waits again, or is parked after the third."""
+def failed(job: Job, reason: str, cause: str, now: datetime, max_attempts: int = ATTEMPTS) -> Job:
+    """An attempt has failed: the job waits again, or is parked after ``max_attempts``."""
     attempts = job.attempts + 1
-    if attempts >= ATTEMPTS:
+    if attempts >= max_attempts:
+        reason = f"{reason}; attempt {attempts} of {max_attempts}"
         return _change(job, cause, ERROR, now, reason, attempts=attempts, lastError=reason)
     return _change(
         job, cause, WAITING, now, reason, attempts=attempts, lastError=reason, assignedAt=0
@@ -158,12 +166,22 @@ def failure(
 
 
 def match(
-    waiting: Sequence[str], combinators: Iterable[Combinator], connected: frozenset[int]
+    waiting: Sequence[str],
+    combinators: Iterable[Combinator],
+    connected: frozenset[int],
+    can_mix: Callable[[str, int], bool] = lambda _job, _device: True,
 ) -> list[tuple[str, Combinator]]:
-    """Which waiting jobs, oldest first, go to which combinators, the one free longest first."""
+    """Which waiting jobs, oldest first, go to which combinators, of those that can mix the job's
+    colour the one free longest first."""
     free = [one for one in combinators if not one.command and one.device in connected]
     free.sort(key=lambda one: (one.since, one.device))
-    return list(zip(waiting, free, strict=False))
+    pairs = []
+    for id in waiting:
+        one = next((one for one in free if can_mix(id, one.device)), None)
+        if one is not None:
+            free.remove(one)
+            pairs.append((id, one))
+    return pairs
 
 
 # Commands

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+CombinatorNumber = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}$")]
+ColorCode = Annotated[str, Meta(pattern=r"^#?[0-9A-Fa-f]{6}$")]
 Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}$")]
 
 IPV6: Final = 6
@@ -37,6 +39,15 @@ class AllocatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     combinators: list[Address] | None = None
     """``host:port`` of each colour combinator; the first is number 1. None: with --demo the two
     simulated ones, otherwise none."""
+
+    palettes: dict[CombinatorNumber, list[ColorCode]] = {}
+    """The colours that a combinator can mix, by its number: the keys of the table of the seed's
+    combinator, which ends with an error on any other. It gets no job of another colour, and a job
+    that no combinator can mix is refused. One without a palette mixes every colour."""
+
+    max_attempts: Positive = 3
+    """Failed attempts, over all combinators and connections, after which a job is parked as
+    ``error``: one that stops the machine must not stop it again and again."""
 
     max_connections: Positive = 1000
     """Chromebooks connected at once; one more waits for a place. A class has thirty of them."""
@@ -61,6 +72,10 @@ class AllocatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     retry_max_s: Seconds = 30.0
     """The longest such pause."""
+
+    jobs_ttl_s: Annotated[int, Meta(ge=0, le=2_147_483_647)] = 7_776_000
+    """A job that is done or an error is removed so long after its last change: 90 days, a term of a
+    school. One that waits or is in progress never is. 0: none is."""
 
     reissue_s: Seconds = 2.0
     """A command that a combinator's edge has not confirmed for so long is sent again."""
@@ -108,9 +123,24 @@ def combinators(config: Config) -> dict[int, tuple[str, int]]:
     return found
 
 
+def demo_addresses(config: Config) -> dict[str, str]:
+    """The simulated combinators, if there are any."""
+    if config.table("allocator", AllocatorSettings).combinators is not None:
+        return {}
+    return {
+        f"combinator-{number}": f"{host}:{port}"
+        for number, (host, port) in combinators(config).items()
+    }
+
+
 def check(config: Config) -> None:
-    """Raises SettingsError for what contradicts other tables."""
-    combinators(config)
+    """Raises SettingsError for what contradicts other settings."""
+    known = combinators(config)
+    for number in config.table("allocator", AllocatorSettings).palettes:
+        if int(number) not in known:
+            raise SettingsError(
+                f"[allocator] palettes: {number}: no such combinator, there are {len(known)}"
+            )
 
 
 def on_our_ports(config: Config, addresses: list[str]) -> list[str]:

@@ -65,7 +65,7 @@ async def _classroom(host: str, port: int, interval_s: float, chance: random.Ran
         await asyncio.sleep(chance.expovariate(1 / interval_s))
         number = chance.randint(1, CHROMEBOOKS)
         color = f"{chance.randrange(0x1000000):06x}"
-        job = Job(f"CHROMEBOOK_{number:02}", chance.choice(CUSTOMERS), color)
+        job = Job(f"DEMO_CHROMEBOOK_{number:02}", chance.choice(CUSTOMERS), color)
         while True:
             try:
                 await send(host, port, job)

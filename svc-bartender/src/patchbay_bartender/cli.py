@@ -119,7 +119,7 @@ def configure(
     if as_json:
         return print_json(answer)
     _print_pumps(answer["pumps"])
-    return typer.echo(f"{answer['sec_per_liter']} seconds a litre")
+    return echo(f"{answer['sec_per_liter']} seconds a litre")
 
 
 @app.command()
@@ -166,7 +166,7 @@ def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system:
         print_json(ended)
     elif ended["ended"] == "finished":
         poured = sum(ended["millilitres"].values())
-        typer.echo(f"done: {poured:g} ml" if poured else "done")
+        echo(f"done: {poured:g} ml" if poured else "done")
     if ended["ended"] != "finished":
         is_unknown = ended["code"] == "pumps_lost"
         unknown = "outcome unknown: " if is_unknown else ""

@@ -138,7 +138,7 @@ def outcome(
     if as_json:
         return print_json(answer)
     told = f"{answer.get('command', '')} {answer.get('value') or ''}".strip()
-    return typer.echo(f"{answer['outcome']}{f': {told}' if told else ''}")
+    return echo(f"{answer['outcome']}{f': {told}' if told else ''}")
 
 
 @app.command()
@@ -218,7 +218,7 @@ def _command(
     else:
         told = f"{answer['command']} {answer['value'] or ''}".strip()
         count = answer["lanterns"]
-        typer.echo(f"{told}: {count} {'lantern' if count == 1 else 'lanterns'} connected")
+        echo(f"{told}: {count} {'lantern' if count == 1 else 'lanterns'} connected")
 
 
 def _ask(

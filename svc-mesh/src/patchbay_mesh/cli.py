@@ -227,7 +227,7 @@ def simulate(
                 await stack.enter_async_context(FarPort(link, "0.0.0.0", listen))  # noqa: S104
             await run(link, nodes, interval_s, stop)
 
-    typer.echo(f"set PATCHBAY_MESH__SERIAL={link}")
+    echo(f"set PATCHBAY_MESH__SERIAL={link}")
     asyncio.run(until_stopped())
 
 
@@ -281,4 +281,4 @@ def _tell_root(
 
 def _send(body: Send, state: Path | None, config: Path | None) -> None:
     answer = ask(System(state, config), SERVICE, ROOT, "send", body, actuates=True)
-    typer.echo(f"{answer['bytes']} bytes sent")
+    echo(f"{answer['bytes']} bytes sent")

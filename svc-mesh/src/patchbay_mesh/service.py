@@ -63,6 +63,7 @@ SERVICE = Service(
     },
     collections=("messages", "nodes", "parked", "readings"),
     demo="patchbay_mesh.simulator:run",
+    demo_addresses="patchbay_mesh.settings:demo_addresses",
     chaos="patchbay_mesh.chaos:Programs",
     cli="patchbay_mesh.cli:app",
     ports={"mesh": "port", "mesh-monitor": "monitor_port"},

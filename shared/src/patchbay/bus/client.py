@@ -86,6 +86,8 @@ class Bus:
         )
         self.backlogs: list[Backlog] = []
         """What waits to be sent here: each outbox puts itself in."""
+        self.info_sources: dict[str, Callable[[], int]] = {}
+        """Numbers for the unit's info, of whatever works on this client."""
         self.info_changed: Callable[[], None] = lambda: None
         """Publishes the unit's info at once, when something in it must be there in time."""
         self._meter = meter

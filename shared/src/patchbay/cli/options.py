@@ -10,12 +10,18 @@ import typer
 StateOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--state", help="Where state is kept: .patchbay, or what the settings say.", metavar="DIR"
+        "--state",
+        help="State directory. Default: .patchbay, or state_dir in the settings.",
+        metavar="DIR",
     ),
 ]
 ConfigOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--config", help="Settings: patchbay.toml, if there is one.", metavar="FILE"),
+]
+PortOffsetOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--port-offset", help="Added to every port of ours.", metavar="N", min=0),
 ]
 InstanceOption: TypeAlias = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from patchbay.cli.options import ConfigOption, InstanceOption, StateOption
+from patchbay.cli.options import ConfigOption, InstanceOption, PortOffsetOption, StateOption
 
 
 def up(
@@ -16,10 +16,7 @@ def up(
     only: Annotated[
         str, typer.Option("--only", help="These services, not all.", metavar="NAME,NAME")
     ] = "",
-    port_offset: Annotated[
-        int | None,
-        typer.Option("--port-offset", help="Added to every port we listen on.", metavar="N", min=0),
-    ] = None,
+    port_offset: PortOffsetOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -57,6 +54,7 @@ def run(
 
 
 def status(
+    port_offset: PortOffsetOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
@@ -70,7 +68,7 @@ def status(
     from patchbay.up.record import running
     from patchbay.up.status import Status, ask
 
-    read = settings(environment(state, config))
+    read = settings(environment(state, config, port_offset=port_offset))
     place = state_dir(read)
     record = running(place)
     log.configure("error")
@@ -80,7 +78,8 @@ def status(
 
         print(as_json_text(found))
     elif record is None:
-        print(f"patchbay: nothing runs on {place}", file=sys.stderr)
+        hint = "start it with `patchbay up`, or name another state directory with --state DIR"
+        print(f"patchbay: nothing runs on {place}: {hint}", file=sys.stderr)
     else:
         from patchbay.cli.tables import show
 

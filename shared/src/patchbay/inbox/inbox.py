@@ -67,6 +67,9 @@ GATHER_S = 0.02
 """After a large round, so long for the edges' windows to fill again: what costs is a write of an
 aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's end."""
 
+LARGE_BYTES = 140_000
+"""A larger message is no batch of an edge's outbox."""
+
 ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
@@ -138,6 +141,8 @@ class Inbox:
             bus.listen(self._pattern(topics.event(service, device, name)), self._deliver)
         bus.listen(self._pattern(topics.batch(service, "+")), self._deliver)
         bus.listen(topics.unit_info("+"), self._unit_info)
+        bus.info_sources["sources"] = lambda: len(self._watermarks)
+        bus.info_sources["sources_refused"] = lambda: self._watermarks.refused
         serve_forget(bus, service, self._pattern(topics.forget(service)), self._forget)
 
     @property
@@ -190,6 +195,9 @@ class Inbox:
         if copy is not None and copy.connection is message.connection and self._numbered(message):
             message.ack()  # its edge has sent it again, since it waits for so long
             return
+        if len(message.payload) > LARGE_BYTES and self._rejected(self._decode(message)):
+            message.ack()
+            return
         self._contents[content] = message
         self._arrived.append(message)
         self._something.set()
@@ -203,6 +211,16 @@ class Inbox:
     def _numbered(self, message: Message) -> bool:
         """Does its edge send all of it until we have acknowledged it?"""
         return all(event.sequence for event in self._decode(message))
+
+    def _rejected(self, events: list[Event]) -> bool:
+        """Is nothing of it numbered by an edge, and all of it invalid? Then it is refused now: a
+        thousand of the largest messages must not wait in memory."""
+        invalid = [one for one in events if isinstance(one, Faulty) and not one.sequence]
+        if len(invalid) < len(events):
+            return False
+        for one in invalid:
+            self._bus.dead_letter(self._service, one.fault, one.original, topic=one.topic)
+        return True
 
     def _unit_info(self, message: Message) -> None:
         """A unit says which epoch it sends; the broker lets nobody else publish that."""

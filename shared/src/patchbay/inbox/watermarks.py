@@ -13,6 +13,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from patchbay.errors import Rejected
 from patchbay.inbox.aggregates import RECHECK_S, Report
@@ -33,6 +34,11 @@ ANNOUNCED = 10_000
 """Units whose epochs are remembered; of more, the oldest is forgotten: any epoch of it counts."""
 
 
+MAX_SOURCES: Final = 10_000
+"""Units whose events are taken. A site has some dozens; where anybody may publish, anybody may make
+up names. Beyond it only units are taken that have announced themselves, to twice as many."""
+
+
 class Verdict(Enum):
     """What to do with an event."""
 
@@ -45,8 +51,8 @@ class Verdict(Enum):
     OVER = auto()
     """It belongs to an epoch that is over and was never persisted: ask for it under a new one."""
     WAIT = auto()
-    """The document of its source cannot be read: drop it. It is sent again, until somebody has
-    repaired or removed that."""
+    """The document of its source cannot be read, or there are too many sources: drop it. It is sent
+    again, until somebody has repaired that document, or forgotten units that are gone."""
 
 
 @dataclass(slots=True)
@@ -81,6 +87,11 @@ class Watermarks:
         self.faults: dict[str, str] = {}
         """Sources whose documents cannot be read."""
         self.report: Report | None = None
+        self.refused = 0
+        """Events of sources for which there is no room."""
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
     def announce(self, source: str, epoch: str) -> None:
         """This unit says that it sends this epoch: no other may begin in its name. Empty: any."""
@@ -115,7 +126,12 @@ class Watermarks:
         """Is this event the next one of its source? If so, count it as taken."""
         if event.source in self.faults:
             return Verdict.WAIT
-        source = self._sources.setdefault(event.source, _Source())
+        source = self._sources.get(event.source)
+        if source is None:
+            if not self._has_room(event.source):
+                self.refused += 1
+                return Verdict.WAIT
+            source = _Source()
         if event.epoch == source.epoch:
             if event.sequence <= source.upto:
                 return Verdict.KNOWN
@@ -134,8 +150,13 @@ class Watermarks:
                     del source.past[next(iter(source.past))]
             source.epoch = event.epoch
         source.upto = event.sequence
+        self._sources[event.source] = source
         self._changed.add(event.source)
         return Verdict.TAKE
+
+    def _has_room(self, source: str) -> bool:
+        count = len(self._sources)
+        return count < MAX_SOURCES or (source in self._announced and count < 2 * MAX_SOURCES)
 
     def upto(self, source: str, epoch: str) -> int:
         """How far this epoch of a source has come; 0 for one that is not known."""

@@ -90,6 +90,10 @@ def make_plan(config: Config, state: Path, only: Iterable[str] = ()) -> Plan:
         for port in _ports(config, service):
             ports.append(port)
             addresses[port.name] = port.address
+    if config.runtime.demo:
+        for service in selected:
+            if service.demo_addresses is not None:
+                addresses |= resolve(service.demo_addresses)(config)
     names = [f"{service.name}.{role}" for service in selected for role in service.roles]
     programs = []
     for number, name in enumerate(names):

@@ -28,6 +28,11 @@ from patchbay.up.plan import Plan, Program
 STOP_WAIT_S: Final = 8
 """From SIGTERM to SIGKILL: a unit takes 5 s at most, the store writes its checkpoint."""
 
+LOG_BYTES: Final = 5_000_000
+LOG_FILES: Final = 3
+"""A process's log: the file that is written to, and those before it. The hour before an hour of
+hostile input is still there (`patchbay.log` bounds what an hour takes)."""
+
 _SOCKET_BYTES: Final = 90
 """A Unix socket's path has 107 bytes at most, and supervisord binds it with its pid appended."""
 
@@ -69,8 +74,8 @@ stopasgroup = true
 killasgroup = true
 redirect_stderr = true
 stdout_logfile = {log}/{name}.log
-stdout_logfile_maxbytes = 5MB
-stdout_logfile_backups = 2
+stdout_logfile_maxbytes = {log_bytes}
+stdout_logfile_backups = {log_backups}
 """
 
 
@@ -179,6 +184,8 @@ def _program(program: Program, log: str) -> str:
         command=_escaped(shlex.join(program.command)),
         log=log,
         stop_wait=STOP_WAIT_S,
+        log_bytes=LOG_BYTES,
+        log_backups=LOG_FILES - 1,
     )
 
 

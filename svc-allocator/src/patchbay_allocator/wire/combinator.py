@@ -5,7 +5,9 @@
 
 Source: the seed, "서버 → 색조합기 통신" and "색조합기 → 서버 통신". The seed's combinator takes
 what one ``recv(1024)`` brings for one job: never send a second one before the first is answered. It
-says ``"device": 1`` whichever it is: the connection decides who answers.
+says ``"device": 1`` whichever it is: the connection decides who answers. The program of that
+project's repository ``color_combinator`` reads ``recv(256)``, says ``"device": "1"``, as text, and
+ends with an error at a ``code`` that is not in its table, and when the connection is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from patchbay_allocator.wire.json_objects import Splitter, parse, read_all
 
 MAX_ID: Final = 64
 """Characters of an id in an answer. Ours have 24."""
+
+
+MAX_DIGITS: Final = 5
+"""Digits of the number of a combinator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,16 @@ def _answer(text: bytes) -> Answer | Refused:
         return Refused("_id is no id", text)
     if status not in ("done", "error"):
         return Refused("status is neither done nor error", text)
-    number = device if isinstance(device, int) and not isinstance(device, bool) else None
-    return Answer(job, status, number)
+    return Answer(job, status, _number(device))
+
+
+def _number(device: Any) -> int | None:
+    """The combinator of the seed's project says its number as text."""
+    if isinstance(device, str) and device.isascii() and device.isdigit():
+        device = int(device) if len(device) <= MAX_DIGITS else None
+    if isinstance(device, bool) or not isinstance(device, int):
+        return None
+    return device if 0 <= device < 10**MAX_DIGITS else None
 
 
 def _mix(text: bytes) -> Mix | Refused:
