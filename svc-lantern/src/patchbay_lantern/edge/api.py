@@ -22,11 +22,11 @@ from aiohttp import web
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
+from patchbay.hosts import hosts_of
 from patchbay.messages import Failure, decode, encode, new_id
 from patchbay.runtime import Unit
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
-from patchbay_lantern.edge.hosts import our_hosts
 from patchbay_lantern.edge.http_server import Connection, HttpServer
 from patchbay_lantern.messages import ALL, OUTCOME, SERVICE, SET, Outcome, Set, State
 from patchbay_lantern.settings import LanternSettings
@@ -107,7 +107,7 @@ class Api:
         self.settings = settings
         self._bus = bus
         self._page_port = page_port
-        self._hosts = our_hosts(settings)
+        self._hosts = hosts_of(settings.hosts, [*settings.origins, settings.api_url or ""])
         self._registry = registry
         self._state: State | None = None
         self._census = Census(bus, state=self._stated)
