@@ -103,7 +103,7 @@ def limit(unit: str) -> int:
     return int(found.group(1)) * MIB
 
 
-@pytest.mark.parametrize("size", [1, 255])
+@pytest.mark.parametrize("size", [1, pytest.param(255, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("unit", "code", "setting"),
     [

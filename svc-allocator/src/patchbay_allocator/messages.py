@@ -33,6 +33,9 @@ Mode = Literal["auto", "manual"]
 MAX_NAME: Final = 256
 """Characters of a name. It is shown in tables and becomes part of topics."""
 
+SHOWN: Final = 32
+"""Characters of an invalid colour that an error repeats."""
+
 _COLOR = re.compile(r"[0-9A-Fa-f]{6}")
 
 
@@ -41,7 +44,9 @@ def color(text: str) -> str:
     white space that may stand around them. Raises Rejected: bad_color."""
     code = text.strip().removeprefix("#").strip()
     if not _COLOR.fullmatch(code):
-        raise Rejected("bad_color", "ColorCode is not six hexadecimal digits")
+        raise Rejected(
+            "bad_color", f"ColorCode must be six hexadecimal digits, got {text[:SHOWN]!r}"
+        )
     return code.upper()
 
 
@@ -52,7 +57,8 @@ def name(key: str, text: str) -> str:
     """
     composed = unicodedata.normalize("NFC", text)
     if not composed.strip() or len(composed) > MAX_NAME:
-        raise Rejected("bad_request", f"{key} has not 1 to {MAX_NAME} characters")
+        got = "only white space" if composed.isspace() else len(composed)
+        raise Rejected("bad_request", f"{key} must be 1 to {MAX_NAME} characters, got {got}")
     return composed
 
 
