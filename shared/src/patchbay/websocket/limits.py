@@ -22,10 +22,11 @@ class Limits:
     """Connections beyond ``max_connections`` for newcomers that have not sent a valid message."""
     reserved_s: float = 2.0
     """How long one of those may be silent when another newcomer needs its place."""
-    max_opening: int = 500
+    max_opening: int = 200
     """Connections that have not finished their handshake, or are being given a page. With one more
     the oldest of them is cut: whoever opens connections and says nothing keeps nobody out. A
-    thousand browsers that come back at once are fewer than this at any one moment."""
+    thousand browsers that come back at once are fewer than this at any one moment. Each takes some
+    30 KB, and a unit with browsers may take 36 MiB in a container."""
     max_message_bytes: int = 65_536
     """A longer message closes the connection with 1009."""
     write_buffer_bytes: int = 262_144

@@ -63,7 +63,10 @@ async def run(unit: Unit) -> None:
         edge.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.page_port),
-        limits=Limits(max_connections=settings.max_browsers, max_message_bytes=MAX_MESSAGE),
+        limits=Limits(
+            max_connections=settings.max_browsers,
+            max_message_bytes=MAX_MESSAGE,
+        ),
         log=unit.log,
         pages=pages(settings, unit.config.port(settings.api_port)),
         hosts=hosts_of(settings.hosts, [*settings.origins, settings.api_url or ""]),

@@ -69,7 +69,9 @@ async def run(unit: Unit) -> None:
         monitor.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.monitor_port),
-        limits=Limits(max_connections=settings.max_connections),
+        limits=Limits(
+            max_connections=settings.max_connections,
+        ),
         log=unit.log,
     )
     monitor.server = server
