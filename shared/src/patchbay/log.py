@@ -130,8 +130,8 @@ class Repetitions(logging.Filter):
     def _forget_old(self, clock: float) -> None:
         """Forget kinds that have not been logged for so long that they begin anew anyway."""
         longest_s = max(BURST * PERIOD_S, INFO_BURST * INFO_PERIOD_S)
-        for kind, (_, since, repeated) in list(self._kinds.items()):
-            if clock - since > longest_s and not repeated:
+        for kind, (_, since, _) in list(self._kinds.items()):
+            if clock - since > longest_s:
                 del self._kinds[kind]
 
 
