@@ -81,6 +81,9 @@ def _shown(attack: Attack, floor: dict[str, Served], served: dict[str, Served], 
     for text in wrong:
         print(f"- WRONG: {text}")
     sys.stdout.flush()
+    for kind, one in served.items():
+        if one.repeated:
+            print(f"- {kind}: told of an error and asked again {one.repeated} times")
     slow = [kind for kind, one in served.items() if one.percentile(1) > WANTED_S]
     if slow:
         print(f"- over {WANTED_S:.0f} s: {', '.join(slow)}")

@@ -12,16 +12,17 @@ import msgspec
 import pytest
 
 from patchbay.bus import Bus, Message
+from patchbay.hosts import hosts_of
 from patchbay.log import get_logger
 from patchbay.messages import encode, new_event
 from patchbay.outbox import Outbox
-from patchbay.settings import StoreSettings
+from patchbay.settings import RuntimeSettings, StoreSettings
 from patchbay.store import Store
 from patchbay.testing import PATIENCE_S, MakeBus, until
-from patchbay.websocket import Limits, WebSocketServer
+from patchbay.websocket import WebSocketServer
 from patchbay_bartender.domain import BartenderDomain
 from patchbay_bartender.edge.bank import Bank
-from patchbay_bartender.edge.gui import GuiEdge
+from patchbay_bartender.edge.gui import GuiEdge, limits_of
 from patchbay_bartender.edge.pumps import PumpsEdge
 from patchbay_bartender.edge.simulated import SimulatedGpio, changes
 from patchbay_bartender.messages import Asked, Blend, PumpsState
@@ -184,7 +185,9 @@ class House:
             self.gui.connected,
             host="127.0.0.1",
             port=self.port,
-            limits=Limits(),
+            limits=limits_of(settings, RuntimeSettings(max_invalid=1000)),
+            origins=settings.origins,
+            hosts=hosts_of(settings.hosts, settings.origins),
             log=get_logger("gui"),
         )
         self.gui.server = await stack.enter_async_context(server)

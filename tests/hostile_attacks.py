@@ -386,10 +386,10 @@ ATTACKS: Final = {
         Attack("100 silent WebSockets", silent_websockets, 30, amount=False),
         Attack("50 deaf boards", deaf_boards, amount=False),
         Attack("64 KiB byte by byte", byte_by_byte, 30),
-        Attack("a flood of dead letters", flood(_dead_letter, 50_000), 60, rounds=1),
-        Attack("a flood of bad events", flood(_bad_event, 50_000), 60, rounds=1),
+        Attack("a flood of dead letters", flood(_dead_letter, 20_000), 60, rounds=1),
+        Attack("a flood of bad events", flood(_bad_event, 20_000), 60, rounds=1),
         Attack("huge payloads", flood(_huge, 1_000), 60, rounds=1),
-        Attack("a flood of QoS 0", flood(_bad_event, 50_000, qos=0), 60, rounds=1),
+        Attack("a flood of QoS 0", flood(_bad_event, 20_000, qos=0), 60, rounds=1),
         Attack("huge payloads of QoS 0", flood(_huge, 1_000, qos=0), 60, rounds=1),
         Attack("1,000 idle MQTT clients", idle_clients, 30, amount=False),
     )

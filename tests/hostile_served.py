@@ -61,6 +61,8 @@ class Served:
 
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    repeated: int = 0
+    """How often one was told of an error and asked again."""
 
     def percentile(self, share: float) -> float:
         """The time within which this share was served; infinite if nothing was."""
@@ -234,7 +236,9 @@ class Guests:
 
     async def _color(self, color: int) -> None:
         body = {"method": "message", "params": {"command": "COLOR", "value": f"{color:06x}"}}
-        await _post(self._ports["lantern-api"], json.dumps(body).encode())
+        while not await _accepts(self._ports["lantern-api"], json.dumps(body).encode()):
+            self._of("lanterns obey").repeated += 1
+            await asyncio.sleep(LOOK_S)
         frame = tlv.Frame(COLOR, color.to_bytes(3, "big"))
         for lantern in self._lanterns:
             await lantern.hears(frame)
@@ -363,8 +367,9 @@ class _Lantern:
         self._writer.close()
 
 
-async def _post(port: int, body: bytes) -> None:
-    """POST to the lanterns' API; raises ValueError for any answer but 200."""
+async def _accepts(port: int, body: bytes) -> bool:
+    """POST to the lanterns' API; False for 503 and 504: it says itself that one may ask again.
+    Raises ValueError for any other answer but 200."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -372,5 +377,7 @@ async def _post(port: int, body: bytes) -> None:
         status = await reader.readuntil(b"\r\n")
     finally:
         writer.close()
-    if b" 200 " not in status:
+    code = status.split()[1]
+    if code not in (b"200", b"503", b"504"):
         raise ValueError(status.decode().strip())
+    return code == b"200"

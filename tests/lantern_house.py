@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from patchbay.bus import Bus, Message
+from patchbay.hosts import hosts_of
 from patchbay.log import get_logger
 from patchbay.messages import encode
 from patchbay.net import Limits, Server
@@ -20,7 +21,6 @@ from patchbay.websocket import WebSocketServer
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.domain import LanternDomain
 from patchbay_lantern.edge.api import Api
-from patchbay_lantern.edge.hosts import our_hosts
 from patchbay_lantern.edge.http_server import HttpServer
 from patchbay_lantern.edge.page import MAX_MESSAGE, PageEdge, pages
 from patchbay_lantern.edge.tlv import TlvEdge
@@ -145,7 +145,7 @@ class House:
             limits=PageLimits(max_connections=4, max_message_bytes=MAX_MESSAGE),
             log=get_logger("page"),
             pages=pages(self.settings, self.api_port, self.registry),
-            hosts=our_hosts(self.settings),
+            hosts=hosts_of(self.settings.hosts),
         )
         await stack.enter_async_context(edge.server)
         await stack.enter_async_context(edge)

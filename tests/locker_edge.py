@@ -136,9 +136,15 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    bus: Bus, file: Path, *, settings: LockerSettings | None = None, **limits: Any
+    bus: Bus,
+    file: Path,
+    *,
+    settings: LockerSettings | None = None,
+    connections: int = 10_000,
+    **limits: Any,
 ) -> AsyncIterator[Running]:
-    """Run an edge, as its unit does. ``limits``: of its outbox."""
+    """Run an edge, as its unit does. ``connections``: how many it serves at a time. ``limits``: of
+    its outbox."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(bus.stop)
         outbox = await stack.enter_async_context(Outbox(bus, "locker", file, **limits))
@@ -149,7 +155,8 @@ async def running(
             sessions.append(edge.connected(peer))
             return sessions[-1]
 
-        server = Server(connected, "127.0.0.1", 0, Limits(), get_logger("test"))
+        limits_of_server = Limits(connections)
+        server = Server(connected, "127.0.0.1", 0, limits_of_server, get_logger("test"))
         edge.server = await stack.enter_async_context(server)
         bus.start()
         await bus.set_ready()

@@ -17,6 +17,7 @@ from patchbay.access.directory import Directory
 from patchbay.access.rights import Grant
 from patchbay.access.users import Wanted, make_users
 from patchbay.bus import Bus, Message
+from patchbay.cli.forgetting import forget_unit
 from patchbay.errors import Rejected
 from patchbay.services import discover
 from patchbay.testing import PATIENCE_S, until
@@ -292,3 +293,16 @@ async def test_a_member_of_a_group_is_sent_what_it_may_read_and_nothing_else(
             await tester.publish(f"patchbay/allocator/x/event/{name}", b"")
         await until(lambda: seen)
     assert seen == ["patchbay/allocator/x/event/requested"]
+
+
+async def test_an_operator_clears_what_a_unit_has_left_behind_and_a_viewer_may_not(
+    secure: SecureBroker,
+) -> None:
+    async with secure.bus(TESTER) as tester:
+        await tester.wait_connected(PATIENCE_S)
+        for topic in ("patchbay/status/gone", "patchbay/status/gone/info"):
+            await tester.publish(topic, b"offline", retain=True)
+    with pytest.raises(Rejected, match="not_allowed: the broker does not let us clear"):
+        await forget_unit(secure.bus("viewer"), secure.bus("viewer.2"), "gone")
+    cleared = await forget_unit(secure.bus("operator"), secure.bus("operator.2"), "gone")
+    assert cleared == ["patchbay/status/gone", "patchbay/status/gone/info"]

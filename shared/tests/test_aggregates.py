@@ -12,7 +12,7 @@ import pytest
 
 from patchbay.errors import Rejected, Unavailable
 from patchbay.inbox import Aggregate, Aggregates, Outgoing
-from patchbay.inbox.aggregates import DONE_COMMANDS
+from patchbay.inbox.aggregates import APPLIED_SOURCES, DONE_COMMANDS
 from patchbay.messages import Event, decode_events, event_type, new_event
 from patchbay.store import Store
 from patchbay.testing import Part
@@ -142,6 +142,15 @@ def test_an_aggregate_knows_what_it_has_applied() -> None:
     counter.apply(event(1, "e2"))
     assert counter.knows(event(1, "e2"))
     assert not counter.knows(event(2, "e2"))
+
+
+def test_sources_that_somebody_invents_do_not_make_a_document_grow() -> None:
+    one = Aggregate("b7", Counter())
+    for number in range(1000):
+        one.apply(event(1, source=f"invented-{number}"))
+        one.apply(event(number + 1))
+    assert len(one.applied) == APPLIED_SOURCES
+    assert one.knows(event(1000))
 
 
 def test_an_event_without_a_sequence_is_never_known() -> None:

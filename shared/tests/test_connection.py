@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
-from patchbay.bus.connection import Connection
+from patchbay.bus.connection import TURN_S, Connection
 from patchbay.bus.message import Message
 from patchbay.bus.unconfirmed import MAX_BYTES
 from patchbay.errors import Unavailable
@@ -51,6 +52,35 @@ async def test_messages_without_confirmation_take_a_bounded_room_until_they_are_
         for message in held:
             message.ack()
         held.clear()
+
+
+async def test_one_turn_of_the_loop_handles_some_of_a_flood(make_bus: MakeBus) -> None:
+    """However much was received at once, others have their turn."""
+    taker, teller = make_bus("taker"), make_bus("teller")
+    loop = asyncio.get_running_loop()
+    handled = [0]
+    going = True
+
+    def turn() -> None:
+        if going:
+            handled.append(0)
+            loop.call_soon(turn)
+
+    def slow(message: Message) -> None:
+        message.ack()
+        handled[-1] += 1
+        time.sleep(TURN_S / 2)
+
+    taker.listen("patchbay/x/#", slow)
+    for bus in (taker, teller):
+        bus.start()
+        await bus.wait_connected(PATIENCE_S)
+    for _ in range(200):
+        teller.post("patchbay/x/y/event/z", bytes(100))
+    turn()
+    await until(lambda: sum(handled) == 200)
+    going = False
+    assert max(handled) <= 4
 
 
 CONNACK_PROPERTIES = {

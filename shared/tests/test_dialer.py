@@ -156,6 +156,7 @@ async def test_a_connect_hook_that_fails_is_retried_and_no_other_client_is_blame
         assert bus.failed is not None
         assert not bus.failed.done()
         assert calls == TAKEOVERS_LIMIT + 3
+        assert bus.reconnects == 0  # at each attempt the broker would publish the Last Will
     finally:
         await bus.stop()
 

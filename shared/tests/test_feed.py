@@ -7,7 +7,7 @@ import time
 
 from patchbay.log import get_logger
 from patchbay.net import Limits, Peer, Server
-from patchbay.net.feed import PART_BYTES
+from patchbay.net.feed import PART_BYTES, READ_BYTES
 from patchbay.testing import until
 from tests.echo_house import house, on_both_loops
 
@@ -100,3 +100,25 @@ async def test_a_peer_is_closed_after_as_many_invalid_frames_as_the_limit_says()
         assert [peer.invalid() for _ in range(3)] == [False, False, True]
         assert await reader.read() == b""
         assert one.server.invalid == 1
+
+
+@on_both_loops
+async def test_what_a_connection_has_sent_takes_little_memory_before_it_is_handed_on() -> None:
+    sessions: list[Busy] = []
+
+    def connected(peer: Peer) -> Busy:
+        sessions.append(Busy(peer))
+        return sessions[-1]
+
+    async with Server(connected, "127.0.0.1", 0, Limits(), get_logger("test")) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(FLOOD)
+        await until(lambda: sessions)
+        feed = sessions[0].peer._feed
+        assert feed is not None
+        worst = 0
+        while len(sessions[0].heard) < 40_000:
+            worst = max(worst, feed.waiting)
+            await asyncio.sleep(0)
+        assert 0 < worst <= READ_BYTES
+        writer.close()

@@ -121,6 +121,64 @@ async def test_nothing_is_acknowledged_before_it_is_persisted(domain: Domain, ed
     assert domain.ids == ["e1:1", "e1:2"]
 
 
+async def test_while_the_store_is_away_the_inbox_holds_one_copy_of_what_is_sent_again(
+    domain: Domain, edge: Edge
+) -> None:
+    domain.failing = Unavailable("the store is away")
+    await edge.say(event(1))
+    await until(lambda: domain.calls)
+    one, several = event(2), batch([event(1), event(2), event(3)])
+    for _ in range(20):
+        await edge.say(several, topic=BATCH)
+        await edge.say(one)
+    assert domain.inbox.waiting == 2
+    for reconnects in range(1, 4):
+        assert domain.bus.connection is not None
+        domain.bus.connection.abort("cut by the test")
+        await until(lambda wanted=reconnects: domain.bus.reconnects == wanted)
+        await domain.bus.wait_connected(PATIENCE_S)
+        calls = len(domain.calls)
+        await edge.say(one)
+        await until(lambda calls=calls: len(domain.calls) > calls)
+        assert domain.inbox.waiting <= 3
+    domain.failing = None
+    await until(lambda: edge.acks[-1:] == [Ack("e1", 3)])
+    await until(lambda: domain.inbox.waiting == 0)
+    assert domain.ids == ["e1:1", "e1:2", "e1:3"]
+
+
+async def test_two_bare_objects_of_the_same_content_are_two_events(
+    domain: Domain, edge: Edge
+) -> None:
+    domain.failing = Unavailable("the store is away")
+    await edge.say(event(1))
+    await until(lambda: domain.calls)
+    await edge.say(b'{"a": 1}', b'{"a": 1}')
+    await until(lambda: domain.inbox.waiting == 2)
+    domain.failing = None
+    await until(lambda: len(domain.ids) == 3)
+
+
+async def test_a_replica_without_a_session_does_not_pile_up_what_edges_send_again(
+    make_bus: MakeBus, store: Store, edge: Edge
+) -> None:
+    domain = Domain(make_bus("tiny-domain-2"), store)
+    await domain.start()
+    domain.failing = Unavailable("the store is away")
+    await edge.say(event(1))
+    await until(lambda: domain.calls)
+    await edge.say(b'{"a": 1}')
+    for reconnects in range(1, 6):
+        await edge.say(*(event(n) for n in range(2, 12)))
+        assert domain.bus.connection is not None
+        domain.bus.connection.abort("cut by the test")
+        await until(lambda wanted=reconnects: domain.bus.reconnects == wanted)
+        await domain.bus.wait_connected(PATIENCE_S)
+    await edge.say(event(2))
+    await until(lambda: domain.inbox.waiting == 2)  # the object, which nobody sends again
+    await domain.inbox.stop()
+
+
 async def test_what_a_killed_domain_had_in_hand_comes_again_to_the_next(
     make_domain: MakeDomain, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

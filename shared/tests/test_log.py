@@ -188,8 +188,16 @@ def test_a_line_that_is_repeated_for_hours_stays_a_few_lines_with_a_count() -> N
     assert "repeated" not in found[-1]
 
 
-def test_kinds_of_lines_without_end_take_no_room_without_end() -> None:
-    kinds = log.Repetitions()
-    for number in range(10_000):
-        assert kinds.filter(logging.LogRecord("a", logging.ERROR, "", 0, f"{number}", (), None))
-    assert len(kinds._kinds) <= log.KINDS
+def test_texts_that_a_peer_makes_up_take_no_lines_and_no_room_without_end() -> None:
+    now = 0.0
+    kinds = log.Repetitions(lambda: now)
+
+    def passes(text: str) -> bool:
+        return kinds.filter(logging.LogRecord("a", logging.ERROR, "", 0, text, (), None))
+
+    assert sum(passes("ours") for _ in range(100)) == log.BURST
+    assert sum(passes(f"{number}") for number in range(10_000)) <= log.KINDS + log.BURST
+    assert not passes("ours"), "its count was reset"
+    assert len(kinds._kinds) <= log.KINDS + 1
+    now = 2 * log.BURST * log.PERIOD_S
+    assert passes("new"), "there is no room again"

@@ -132,5 +132,6 @@ async def test_supervisord_runs_it_and_starts_it_again_when_it_is_killed(supervi
     os.kill(first, signal.SIGKILL)
     await until(lambda: pid(state) != first)
     await until(is_well)
-    assert (supervised / "patchbay-locker.edge.err.log").stat().st_size > 0
+    log = supervised / "patchbay-locker.edge.err.log"
+    await until(lambda: log.stat().st_size > 0)  # supervisord writes what it has read, when it does
     assert (supervised / "patchbay-locker.edge.log").exists()

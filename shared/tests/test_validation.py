@@ -53,6 +53,7 @@ class Order(Struct, kw_only=True, forbid_unknown_fields=True):
 
     cup_size: int | float = 1
     minutes: Annotated[int, Meta(ge=1, le=525_600)] = 1
+    wide: Annotated[int, Meta(ge=-(2**53), le=2**53)] = 1
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     least: Annotated[int, Meta(ge=3)] = 3
     most: Annotated[float, Meta(le=2.5)] = 1
@@ -122,6 +123,12 @@ CASES: list[tuple[type[Any], str, str]] = [
     (Order, "5", "must be an object, got 5"),
     # bounds
     (Order, '{"minutes": 0}', "minutes must be an integer from 1 to 525600, got 0"),
+    (Order, '{"wide": true}', "wide must be an integer, got true"),
+    (
+        Order,
+        '{"wide": 9007199254740993}',
+        "wide must be an integer from -2^53 to 2^53, got 9007199254740993",
+    ),
     (Order, '{"minutes": 525601}', "minutes must be an integer from 1 to 525600, got 525601"),
     (Order, '{"level": 0}', "level must be a number above 0 and below 1, got 0"),
     (Order, '{"level": 1.0}', "level must be a number above 0 and below 1, got 1.0"),

@@ -111,6 +111,19 @@ async def test_import_conf_prints_the_table(tmp_path: Path) -> None:
     assert (result.exit_code, "No such file" in result.output) == (1, True)
 
 
+async def test_forget_removes_the_jobs_of_a_chromebook(started: House) -> None:
+    await said("submit", "이름", "696969", "--client", "CHROMEBOOK_09")
+    await started.counted(done=1)
+    assert await said("forget", "CHROMEBOOK_09", "--documents", "remove") == (
+        "CHROMEBOOK_09 is forgotten; documents removed: combinators 0, jobs 1\n"
+    )
+    result = await run("forget", "combinator-1")
+    assert (result.exit_code, "in_use: combinator-1 is in the settings" in result.output) == (
+        1,
+        True,
+    )
+
+
 SEEDS_OWN = """[DEFAULT]
 ColorCombinator1Addr = localhost
 ColorCombinator1Port = 5000

@@ -115,7 +115,7 @@ async def test_answers_that_nobody_waits_for_change_nothing(house: House, puppet
     await until(lambda: len(house.dead) == 4)
     assert sorted(letter["reason"] for letter in house.dead) == [
         "not in progress there: combinator 1",
-        "status is neither done nor error",
+        "status must be done or error",
         "unknown job: combinator 1",
         "unknown job: combinator 1",
     ]

@@ -39,8 +39,14 @@ def test_a_conf_is_read_however_it_is_written(tmp_path: Path, text: str) -> None
     ("text", "wrong"),
     [
         ("ClientName: a\nServerAddr: b\n", "ServerPort: missing"),
-        ("ClientName: a\nServerAddr: b\nServerPort: many\n", "ServerPort: many is no port"),
-        ("ClientName: a\nServerAddr: b\nServerPort: 70000\n", "ServerPort: 70000 is no port"),
+        (
+            "ClientName: a\nServerAddr: b\nServerPort: many\n",
+            "to 65535, got many",
+        ),
+        (
+            "ClientName: a\nServerAddr: b\nServerPort: 70000\n",
+            "to 65535, got 70000",
+        ),
         ("nonsense\n", "nonsense"),
     ],
 )

@@ -51,9 +51,9 @@ async def test_what_is_no_job_is_set_aside_and_the_connection_goes_on_if_the_jso
     await house.counted(waiting=5)
     await until(lambda: len(house.dead) == 5)
     assert sorted(letter["reason"] for letter in house.dead) == [
-        "ClientName has not 1 to 256 characters",
-        "ColorCode is not six hexadecimal digits",
-        "CustomerName has not 1 to 256 characters",
+        "ClientName must be 1 to 256 characters, got 0",
+        "ColorCode must be six hexadecimal digits, got '69696'",
+        "CustomerName must be 1 to 256 characters, got only white space",
         "not a JSON object",
         "the connection ended within an object",
     ]

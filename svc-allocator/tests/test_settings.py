@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from patchbay.errors import SettingsError
 from patchbay.runtime import Unit
 from patchbay.services import discover
 from patchbay.settings import Config
+from patchbay.testing import PATIENCE_S
 from patchbay.up.plan import make_plan
 from patchbay_allocator import SERVICE
 from patchbay_allocator.settings import combinators
+from patchbay_allocator.simulator import run as run_demo
 
 
 def read(**environ: str) -> Config:
@@ -96,3 +99,29 @@ def test_a_combinator_elsewhere_is_taken(address: str, environ: dict[str, str]) 
     host, port = address.split(":")
     config = read(ALLOCATOR__COMBINATORS=f'["{address}"]', **environ)
     assert combinators(config) == {1: (host, int(port))}
+
+
+async def test_the_chromebooks_of_the_demo_have_names_of_their_own() -> None:
+    """Not the default of the reference client, which would be taken for one of them."""
+    names: asyncio.Queue[str] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        names.put_nowait(json.loads(await reader.read())["ClientName"])
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = read(
+        ALLOCATOR__PORT=str(port),
+        ALLOCATOR__COMBINATORS="[]",
+        ALLOCATOR__DEMO_INTERVAL_S="0.01",
+        RUNTIME__DEMO="true",
+    )
+    stop = asyncio.Event()
+    demo = asyncio.create_task(run_demo(config, stop))
+    async with asyncio.timeout(PATIENCE_S):
+        found = {await names.get() for _ in range(5)}
+    stop.set()
+    await demo
+    server.close()
+    assert all(name.startswith("DEMO_CHROMEBOOK_") for name in found)

@@ -19,6 +19,8 @@ from patchbay_allocator.wire.json_objects import WireError
 
 ID = "65a1f0c20000000000000001"
 
+ID = "_id must be a text of 1 to 64 characters"
+
 
 def test_a_job_is_written_with_the_seeds_keys_and_read_again() -> None:
     assert json.loads(encode(Mix(ID, "696969"))) == {"_id": ID, "code": "696969"}
@@ -45,10 +47,13 @@ def test_what_combinators_say_of_themselves_may_be_anything() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"{}", "_id is no id"),
-        (b'{"_id": 5, "status": "done"}', "_id is no id"),
-        (b'{"_id": "%s", "status": "done"}' % (b"x" * 65), "_id is no id"),
-        (b'{"_id": "a", "status": "ready"}', "status is neither done nor error"),
+        (b"{}", ID),
+        (b'{"_id": 5, "status": "done"}', ID),
+        (
+            b'{"_id": "%s", "status": "done"}' % (b"x" * 65),
+            ID,
+        ),
+        (b'{"_id": "a", "status": "ready"}', "status must be done or error"),
     ],
 )
 def test_a_sound_object_that_is_no_answer_is_refused(text: bytes, reason: str) -> None:

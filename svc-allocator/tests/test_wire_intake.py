@@ -35,13 +35,13 @@ def test_what_is_encoded_is_decoded_in_any_pieces(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{}", "data is not an object"),
-        ('{"ClientName": "A", "data": []}', "data is not an object"),
-        ('{"ClientName": 4, "data": {}}', "ClientName is not a text"),
-        ('{"ClientName": "A", "data": {}}', "CustomerName is not a text"),
+        ("{}", "data must be an object"),
+        ('{"ClientName": "A", "data": []}', "data must be an object"),
+        ('{"ClientName": 4, "data": {}}', "ClientName must be a text"),
+        ('{"ClientName": "A", "data": {}}', "CustomerName must be a text"),
         (
             '{"ClientName": "A", "data": {"CustomerName": "B", "ColorCode": 696969}}',
-            "ColorCode is not a text",
+            "ColorCode must be a text",
         ),
     ],
 )

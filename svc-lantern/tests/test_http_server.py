@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from patchbay.testing import PATIENCE_S, eventually
+from patchbay.bus import Message
+from patchbay.testing import PATIENCE_S, eventually, until
 
 if TYPE_CHECKING:
     from conftest import MakeHouse
@@ -148,26 +150,45 @@ async def test_who_leaves_before_the_body_is_whole_is_no_mistake_of_ours(
     assert "request failed" not in capsys.readouterr().out
 
 
-async def test_one_connection_too_many_is_503_and_there_is_room_again(
+async def test_calls_are_answered_while_all_connections_are_taken_by_who_sends_no_whole_request(
     make_house: MakeHouse,
 ) -> None:
     house = make_house(max_api_connections=2)
     await house.start("api", "domain")
-    silent = [await asyncio.open_connection("127.0.0.1", house.api_port) for _ in range(2)]
+    open_ones = []
+    for said in (b"", b"POST / HT", raw(b"Host: x", b"Content-Length: 50") + b"abc"):
+        for _ in range(3):
+            open_ones.append(await asyncio.open_connection("127.0.0.1", house.api_port))
+            open_ones[-1][1].write(said)
+        async with aiohttp.ClientSession() as session:
+            assert (await Client(house, session).post(RED))[0] == 200
+    for reader, _ in open_ones[:3]:
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE_S):
+                assert await reader.read() == b""
+    for _, writer in open_ones:
+        writer.close()
+
+
+async def test_one_call_too_many_is_503_and_there_is_room_again(make_house: MakeHouse) -> None:
+    house = make_house(max_api_connections=2, answer_s=PATIENCE_S)
+    asked: list[Message] = []
+    house.watcher.listen(house.watcher.topics.command("lantern", "all", "set"), asked.append)
+    await house.start("api")  # without a domain a call waits for its answer
     async with aiohttp.ClientSession() as session:
         client = Client(house, session)
+        calls = [asyncio.create_task(client.post(RED)) for _ in range(2)]
+        await until(lambda: len(asked) == 2)
+        status, answer = await client.post(RED)
+        assert (status, answer["error"]["message"]) == (503, "too many connections")
+        calls[0].cancel()
 
-        async def is_refused() -> bool:
-            return await client.refused(RED) == (503, "unavailable")
+        async def is_admitted() -> bool:
+            return (await client.ask("GET"))[0] != 503
 
-        await eventually(is_refused)
-        silent[0][1].close()
-
-        async def works() -> bool:
-            return (await client.post(RED))[0] == 200
-
-        await eventually(works)
-    silent[1][1].close()
+        await house.start("domain")
+        await eventually(is_admitted)
+        calls[1].cancel()
 
 
 async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: MakeHouse) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from patchbay_locker.board import Board, Rental, cells, desired, has_lock, state
+from patchbay_locker.board import Board, Rental, cells, desired, has_lock, state, with_lock
 from patchbay_locker.messages import DesiredRental, StateRental
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -43,6 +43,24 @@ def test_cells_count_rightwards_then_down() -> None:
     board = a_board(cols=3, rows=2, act_con=["101", "010"])
     assert list(cells(board)) == [1, 2, 3, 4, 5, 6]
     assert [cell for cell in cells(board) if has_lock(board, cell)] == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("cols", "rows", "act_con"),
+    [
+        (8, 8, SEED_MATRIX),
+        (3, 3, ["11", "1"]),
+        (5, 6, ["11111000"] * 8),
+        (0, 0, ["11"]),
+        (2, 2, []),
+        (2, 2, ["", "1x"]),
+    ],
+)
+def test_all_cells_with_a_lock_are_those_that_have_one(
+    cols: int, rows: int, act_con: list[str]
+) -> None:
+    board = a_board(cols=cols, rows=rows, act_con=act_con)
+    assert with_lock(board) == [cell for cell in cells(board) if has_lock(board, cell)]
 
 
 def test_the_seeds_matrix_lacks_the_locks_that_its_zeros_name() -> None:

@@ -140,6 +140,12 @@ def locker(tmp_path: Path, mosquitto: Part, monkeypatch: pytest.MonkeyPatch) -> 
         (["block", "1953"], "1953/cmd/block", {}),
         (["unblock", "1953"], "1953/cmd/unblock", {}),
         (["reset", "1953"], "1953/cmd/reset", {}),
+        (["forget", "AB"], "ab/cmd/forget", {"documents": "keep", "force": False}),
+        (
+            ["forget", "1953", "--documents", "remove", "--force"],
+            "1953/cmd/forget",
+            {"documents": "remove", "force": True},
+        ),
     ],
 )
 async def test_each_command_is_one_request_and_json_is_its_answer(
@@ -174,6 +180,11 @@ async def test_each_command_is_one_request_and_json_is_its_answer(
         (["block", "1953"], {"blocked": True}, ["the board is blocked"]),
         (["unblock", "1953"], {"blocked": False}, ["the board is not blocked"]),
         (["reset", "1953"], {"reset_id": 4}, ["reboots when it reports next (reset 4)"]),
+        (
+            ["forget", "1953"],
+            {"board": "1953", "documents": "remove", "removed": {"boards": 1, "accesses": 7}},
+            ["board 1953 is forgotten; documents removed: boards 1, accesses 7"],
+        ),
     ],
 )
 async def test_people_read_a_table_or_a_sentence(
@@ -184,6 +195,26 @@ async def test_people_read_a_table_or_a_sentence(
     assert (result.exit_code, result.stderr) == (0, "")
     for text in said:
         assert text in result.stdout
+
+
+ESCAPES = chr(27) + "]0;owned" + chr(7) + chr(27) + "[2J" + chr(0x9B) + "31m"
+
+
+@pytest.mark.parametrize("words", [["boards"], ["board", "1953"], ["rentals"]])
+async def test_names_with_control_characters_do_not_reach_the_terminal(
+    locker: Patchbay, domain: Domain, words: list[str]
+) -> None:
+    rental = {**BOARD["rentals"][0], "holder": ESCAPES}
+    board = {**BOARD, "board": ESCAPES, "rentals": [rental]}
+    domain.reply = answer(
+        {"boards": [board], "rentals": [{**RENTAL, "holder": ESCAPES}], "total": 1}
+        if words != ["board", "1953"]
+        else {"board": board}
+    )
+    result = await locker(*words)
+    assert result.exit_code == 0
+    assert not {chr(27), chr(7), chr(0x9B)} & {*result.stdout}
+    assert "owned" in result.stdout
 
 
 async def test_a_refusal_is_a_line_on_stderr_and_exit_code_1(
@@ -212,7 +243,12 @@ async def test_the_settings_may_be_in_another_file(
 
 
 @pytest.mark.parametrize(
-    "words", [["assign", "1953"], ["assign", "1953", "five", "--minutes", "1"]]
+    "words",
+    [
+        ["assign", "1953"],
+        ["assign", "1953", "five", "--minutes", "1"],
+        ["forget", "1953", "--documents", "burn"],
+    ],
 )
 async def test_a_command_that_makes_no_sense_is_not_sent(
     locker: Patchbay, domain: Domain, words: list[str]

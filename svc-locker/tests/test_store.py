@@ -210,6 +210,7 @@ async def test_a_dead_letter_is_kept_once_with_a_time_that_it_can_expire_by(
             "size": 3,
             "hex": "41",
             "at": parse_time(letter.time),
+            "service": store.service,
         }
     ]
     indexes = await store.collection(DEAD).index_information()
@@ -244,3 +245,43 @@ async def test_a_record_that_the_store_never_takes_is_set_aside_and_holds_up_no_
     [letter] = await linked_store.find("dead", {})
     assert letter["_id"] == f"{RENTALS}:r-odd"
     assert b"odd" in letter["original"]
+
+
+# How long things are kept
+
+
+async def test_accesses_are_removed_when_their_time_is_over_and_newer_ones_stay(
+    store: Store,
+) -> None:
+    kept = LockerStore(store, TTL_S, accesses_ttl_s=3600)
+    moment = now()
+    old = [accessed(f"b{n % 7}", n, 2) for n in range(2500)]
+    for n, one in enumerate(old):
+        one["at"] = moment - timedelta(hours=3) + timedelta(seconds=n)
+    odd = {**accessed("odd", 1, 2), "at": "yesterday"}
+    await kept.save_facts([odd, *old, accessed("b1", 9000, 2)])
+    assert await kept.remove_expired(moment, 0.0) == 2500
+    assert await kept.remove_expired(moment, 0.0) == 0
+    assert await shown(kept, "b1") == [("b1", 9000, 2)]
+    assert len(await store.find(ACCESSES, {})) == 2
+    endless = LockerStore(store, TTL_S, accesses_ttl_s=0)
+    assert await endless.remove_expired(moment + timedelta(days=9999), 0.0) == 0
+
+
+async def test_only_rentals_that_have_ended_have_an_end_by_which_they_go(store: Store) -> None:
+    """The store itself removes them; active ones have no such time."""
+    kept = LockerStore(store, TTL_S, rentals_ttl_s=86_400)
+    await keep(store, known_board(rental(2)))
+    ended = now() - timedelta(days=2)
+    await store.insert_new(
+        RENTALS, [record(rental(4, id="over"), status="expired", ended_at=ended)]
+    )
+    await kept.prepare(now())
+    indexes = await (await store.collection(RENTALS).list_indexes()).to_list()
+    [ttl] = [one for one in indexes if "expireAfterSeconds" in one]
+    assert (dict(ttl["key"]), ttl["expireAfterSeconds"]) == ({"ended_at": 1}, 86_400)
+    [active] = await store.find(RENTALS, {"status": "active"})
+    assert active["ended_at"] is None
+    await LockerStore(store, TTL_S, rentals_ttl_s=0).prepare(now())
+    indexes = await (await store.collection(RENTALS).list_indexes()).to_list()
+    assert 2**31 - 1 in [one.get("expireAfterSeconds") for one in indexes]

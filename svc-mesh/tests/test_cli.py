@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from patchbay.testing import PATIENCE_S, Part, until
 from patchbay_mesh.cli import app
-from patchbay_mesh.wire.uart import Command
+from patchbay_mesh.wire.uart import Command, Frame, encode
 
 if TYPE_CHECKING:
     from conftest import House
@@ -114,3 +114,46 @@ async def test_a_simulated_mesh_is_a_port_until_it_is_stopped(tmp_path: Path) ->
     out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert (process.returncode, out.decode()) == (0, f"set PATCHBAY_MESH__SERIAL={link}\n")
     assert not link.exists()
+
+
+ESCAPES = b"\x1b]0;owned\x07\x1b[31m\x9b2J\r\n"
+
+
+async def test_what_nodes_send_reaches_no_terminal_as_control_characters(
+    started: House, mosquitto: Part, tmp_path: Path
+) -> None:
+    watching = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "patchbay.cli", "watch", "patchbay/mesh/#"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    seen = bytearray()
+
+    async def read() -> None:
+        assert watching.stdout is not None
+        while data := await watching.stdout.read(65_536):
+            seen.extend(data)
+
+    reading = asyncio.create_task(read())
+    await until(lambda: b"node-5/state" in seen)  # retained: it watches
+    await started.report(5, ESCAPES, b"\x1b[m")
+    await started.root.say(5, ESCAPES)
+    await started.root.send(encode(Frame(5, b"\x1b[A", ESCAPES)))
+    await started.call(b"W-LOG" + ESCAPES)
+    await until(lambda: started.latest("node-5", "\x1b[m") == ESCAPES.hex())
+    await until(lambda: b"monitor/event/log" in seen and seen.count(b"event/message") >= 2)
+    watching.send_signal(signal.SIGINT)
+    await watching.wait()
+    await reading
+    shown = [
+        await said("nodes"),
+        await said("node", 5),
+        await said("history", 5, "\x1b[m"),
+        await said("get", "\x1b[m", 5),
+        (await run("get", "\x1b]7")).output,
+        await said("forget", 5, "--documents", "remove"),
+        seen.decode(),
+    ]
+    for text in shown:
+        assert [one for one in text if not one.isprintable() and one != "\n"] == [], text
+    assert "owned" in shown[-1]

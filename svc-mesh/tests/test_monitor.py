@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from websockets.asyncio.client import connect
 
+from patchbay.messages import encode
 from patchbay.testing import until
 from patchbay_mesh.simulator import uuid_of
 from patchbay_mesh.wire.content import Value
@@ -158,3 +160,62 @@ async def test_a_monitor_that_starts_later_knows_what_is(house: House) -> None:
     async with dashboard(house) as board:
         await until(lambda: board.nodes.get("Node-5") == "normal")
         await until(lambda: house.monitor.connection == ConnectionStatus(socket=True, uart=True))
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def test_dashboards_that_never_read_share_a_bound_and_one_that_reads_sees_on(
+    house: House,
+) -> None:
+    house.replace(buffers_bytes=300_000)
+    await house.start()
+    await house.start_monitor()
+    loop = asyncio.get_running_loop()
+    deaf = []
+    for _ in range(5):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", house.monitor_port))
+        await loop.sock_sendall(client, UPGRADE)
+        deaf.append(client)
+    monitor = house.monitor
+    await until(lambda: len(monitor._clients) == 5)
+    worst = 0
+    async with dashboard(house) as board:
+        await until(lambda: len(monitor._clients) == 6)
+        for number in range(200):
+            robots = [{"id": number, "text": "x" * 60_000}]
+            topic = house.watcher.topics.state("mesh", "robots")
+            await house.watcher.publish(topic, encode({"robots": robots}), retain=True)
+            await until(lambda: RobotStatus(tuple(robots)) in board.seen[-3:])  # noqa: B023
+            worst = max(worst, sum(one.waiting_bytes for one in monitor._clients))
+            if monitor.crowded >= 2:
+                break
+        assert monitor.crowded >= 2
+        assert 60_000 < worst <= 300_000 + 61_000
+        await house.report(5, GPS)
+        await until(lambda: board.nodes.get("Node-5") == "normal")
+    for client in deaf:
+        client.close()
+
+
+async def test_a_state_of_robots_that_no_json_holds_ends_no_dashboard(house: House) -> None:
+    await house.start()
+    await house.start_monitor()
+    topic = house.watcher.topics.state("mesh", "robots")
+    await house.watcher.publish(topic, b'{"robots": [{"id": 3}]}', retain=True)
+    async with dashboard(house) as board:
+        await until(lambda: RobotStatus(({"id": 3},)) in board.seen)
+        deep = b'{"robots": [' + b"[" * 900 + b"]" * 900 + b"]}"
+        await house.watcher.publish(topic, deep, retain=True)
+        await house.report(5, GPS)
+        await until(lambda: board.nodes.get("Node-5") == "normal")
+    async with dashboard(house) as late:
+        await until(lambda: late.nodes.get("Node-5") == "normal")
+        assert house.monitor.server is not None
+        assert house.monitor.server.crashes == 0

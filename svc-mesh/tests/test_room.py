@@ -15,7 +15,7 @@ from patchbay.store import Document
 from patchbay.testing import MakeBus, eventually, until
 from patchbay_mesh.simulator import uuid_of
 from patchbay_mesh.store import MESSAGES, READINGS, reading
-from patchbay_mesh.wire.content import network_frame
+from patchbay_mesh.wire.content import Value, network_frame
 from patchbay_mesh.wire.uart import encode
 
 if TYPE_CHECKING:
@@ -250,3 +250,18 @@ async def test_more_nodes_than_there_is_room_for_are_read_in_pages_and_forgotten
         "root",
         *(f"node-{node}" for node in known(house)),
     }
+
+
+async def test_a_node_with_ever_new_types_leaves_the_values_of_others_alone(house: House) -> None:
+    house.replace(values_bytes=10 * 300, max_nodes=10, max_types=64)
+    await house.start()
+    await house.report(5)
+    for number in range(20):
+        await house.root.report(6, Value(b"T" + number.to_bytes(2, "big"), bytes(100)))
+    await house.documents(READINGS, 21)
+    await house.report(5, b"\x01", b"CNT")
+    await until(lambda: house.latest("node-5", "CNT") == "01")
+    assert house.latest("node-5", "GPS") == GPS.hex()
+    node = house.domain.kept.nodes.get("node-6")
+    assert node is not None
+    assert 1 <= len(node.state.values) < 10

@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from msgspec import inspect
 
+_LARGEST: Final = str(2**53)
+"""The bound of numbers that have no other. Who sent a text wants to know of the type only."""
+_TYPES_DIFFER: Final = "`, got `"
 _UNBOUNDED: Final = ("an integer", "a number")
 _OUT_OF_RANGE: Final = ("Integer value out of range", "Number out of range")
 
@@ -37,7 +40,10 @@ def accepted(types: list[inspect.Type], problem: str = "") -> str:
             found.append(said)
     if problem.startswith(_OUT_OF_RANGE):
         found = [f"{one} of 64 bits" if one in _UNBOUNDED else one for one in found]
-    return " or ".join(found)
+    words = " or ".join(found)
+    if _TYPES_DIFFER in problem:
+        words = words.replace(f" from -{_LARGEST} to {_LARGEST}", "")
+    return words.replace(_LARGEST, "2^53")
 
 
 def _said(one: inspect.Type) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 from typing import Final
 
@@ -54,6 +55,12 @@ class Hosts:
         last = name.rpartition(".")[2]
         # No name of the internet ends in a number; browsers take such for an address.
         return last == name or last.isdecimal() or name in self._names
+
+
+def hosts_of(names: Iterable[str], urls: Iterable[str] = ()) -> Hosts:
+    """The names that settings give, those in URLs that they give, and this machine's own."""
+    named = [url.partition("://")[2].partition("/")[0].partition(":")[0] for url in urls]
+    return Hosts([*names, *(name for name in named if name)], machine=socket.gethostname())
 
 
 def _is_ipv6(text: str) -> bool:

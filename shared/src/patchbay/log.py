@@ -47,7 +47,10 @@ TRACEBACK_CHARS: Final = 8_000
 `INFO_PERIOD_S` it bounds what a log takes an hour, whatever devices send: see docs/retention.md."""
 
 KINDS: Final = 256
-"""Kinds that are counted; whatever is new when there are more begins anew."""
+"""Kinds that are counted. Whatever is new when there are more is of one kind, all together: a text
+that a peer makes up must neither have lines of its own without end, nor reset the others."""
+
+_OTHERS: Final = ("", "")
 
 
 def configure(level: str = "info", form: Format = "auto", stream: TextIO | None = None) -> None:
@@ -109,7 +112,9 @@ class Repetitions(logging.Filter):
         kind = (record.name, str(line.get("event") if line else record.msg)[:200])
         clock = self._clock()
         if len(self._kinds) >= KINDS and kind not in self._kinds:
-            self._kinds.clear()
+            self._forget_old(clock)
+            if len(self._kinds) >= KINDS:
+                kind = _OTHERS
         tokens, since, repeated = self._kinds.get(kind, (float(burst), clock, 0))
         tokens = min(burst, tokens + (clock - since) / period_s)
         if tokens < 1:
@@ -121,6 +126,13 @@ class Repetitions(logging.Filter):
         elif repeated:
             record.repeated = repeated
         return True
+
+    def _forget_old(self, clock: float) -> None:
+        """Forget kinds that have not been logged for so long that they begin anew anyway."""
+        longest_s = max(BURST * PERIOD_S, INFO_BURST * INFO_PERIOD_S)
+        for kind, (_, since, _) in list(self._kinds.items()):
+            if clock - since > longest_s:
+                del self._kinds[kind]
 
 
 def _cut(_logger: object, _method: str, line: EventDict) -> EventDict:

@@ -95,7 +95,9 @@ class Announcer:
     async def catch_up(self) -> None:
         """Publish what may not be with the broker, if it is there. Raises Unavailable."""
         if not self._begun:
-            self._owed = await self._kept.published(self._bus.client_id)
+            published = await self._kept.published(self._bus.client_id)
+            if published is not None:  # besides what has failed meanwhile
+                self._owe(published)
             self._begun = True
         while self._bus.connected and (since := self._owed) is not None:
             self._owed = None  # what fails from now on is owed anew

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -28,6 +28,7 @@ from patchbay_allocator.messages import (
     Assign,
     Cancel,
     Delete,
+    Forget,
     List,
     Recolor,
     Rejected,
@@ -188,6 +189,27 @@ def retry(
 ) -> None:
     """Let a job that was parked after three failures wait again."""
     _say("job {job} waits", _ask("retry", Retry(job), state, config), as_json)
+
+
+@app.command()
+def forget(
+    device: Annotated[
+        str, typer.Argument(metavar="DEVICE", help="combinator-3, or the name of a Chromebook.")
+    ],
+    documents: Annotated[
+        Literal["keep", "remove"],
+        typer.Option(help="What becomes of the jobs that ended there, or came from it."),
+    ] = "keep",
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove a combinator that is no longer in the settings, or the jobs of a Chromebook."""
+    answer = _ask("forget", Forget(device, documents), state, config)
+    if as_json:
+        return print_json(answer)
+    counts = ", ".join(f"{name} {number}" for name, number in answer["removed"].items())
+    return echo(f"{answer['device']} is forgotten; documents removed: {counts}")
 
 
 @app.command()

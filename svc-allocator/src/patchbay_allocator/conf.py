@@ -143,5 +143,5 @@ def _needed(path: Path, values: dict[str, str], key: str) -> str:
 
 def _port(path: Path, key: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _HIGHEST_PORT):
-        raise ConfError(f"{path}: {key}: {text} is no port")
+        raise ConfError(f"{path}: {key} must be 1 to {_HIGHEST_PORT}, got {text}")
     return int(text)

@@ -14,6 +14,7 @@ from patchbay.messages import now
 from patchbay_allocator import rules
 from patchbay_allocator.announce import Announcer
 from patchbay_allocator.dispatch import Dispatcher
+from patchbay_allocator.forgetting import Forgetting
 from patchbay_allocator.ids import id_of
 from patchbay_allocator.job import Job, Removed
 from patchbay_allocator.messages import (
@@ -23,6 +24,7 @@ from patchbay_allocator.messages import (
     Assign,
     Cancel,
     Delete,
+    Forget,
     List,
     Recolor,
     Rejected,
@@ -67,6 +69,7 @@ class Desk:
         self._announcer = announcer
         self._prepare = prepare
         self._look = look
+        forgetting = Forgetting(bus, kept, devices, dispatcher, prepare, look)
         Commands(
             bus,
             SERVICE,
@@ -82,6 +85,7 @@ class Desk:
                 "show": Command(Show, self._show),
                 "list": Command(List, self._list),
                 "mode": _changes(SetMode, self._mode),
+                "forget": _changes(Forget, forgetting.handle),
             },
             group,
             device=QUEUE,

@@ -25,19 +25,12 @@ from patchbay.bus import Bus
 from patchbay.clock import Moved
 from patchbay.errors import Unavailable
 from patchbay.messages import encode, new_id, now
+from patchbay.store import Document
 from patchbay_allocator import rules
 from patchbay_allocator.announce import Announcer
 from patchbay_allocator.job import WAITING, Combinator, Job
 from patchbay_allocator.line import HEAD, Line
-from patchbay_allocator.messages import (
-    DROP,
-    MIX,
-    SERVICE,
-    Drop,
-    Mix,
-    Rejected,
-    combinator_device,
-)
+from patchbay_allocator.messages import DROP, MIX, SERVICE, Drop, Mix, combinator_device
 from patchbay_allocator.palettes import Palette, Palettes, includes
 from patchbay_allocator.presence import Presence
 from patchbay_allocator.settings import AllocatorSettings
@@ -58,9 +51,9 @@ READING_SHARE = 20
 TAKE_OVER_S = 5.0
 TAKE_OVER_SHARE = 50
 TAKE_OVER_PAUSE_S = 60.0
-"""How often documents of the seed's tool are looked for. It may take one part in so many of the
-time, since a store looks at every job for that (the embedded one takes 20 to 75 microseconds each,
-measured), and is not tried again at once when it has failed."""
+"""How often documents of the seed's tool are looked for. What no index finds may take one part in
+so many of the time, since a store looks at every job for that (the embedded one takes 20 to 170
+microseconds each, measured), and is not tried again at once when it has failed."""
 
 
 class Dispatcher:
@@ -246,12 +239,25 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         if (began := loop.time()) < self._take_over_at:
             return 0
-        try:
-            documents = await self._kept.not_ours()
-        except Unavailable:  # away, or it takes too long: the line must not wait for it
-            self._take_over_at = loop.time() + TAKE_OVER_PAUSE_S
-            raise
-        self._take_over_at = loop.time() + max(TAKE_OVER_S, (loop.time() - began) * TAKE_OVER_SHARE)
+        self._take_over_at = began + TAKE_OVER_S
+        return await self._take_over(await self._kept.without_version())
+
+    async def scan(self) -> None:
+        """As `take_over`, for documents that no index finds, in a task of its own, for ever: a
+        store looks at every job for that, and jobs must not wait for it."""
+        loop = asyncio.get_running_loop()
+        pause_s = TAKE_OVER_S
+        while True:
+            await asyncio.sleep(pause_s)
+            began = loop.time()
+            try:
+                await self._take_over(await self._kept.not_ours())
+            except Unavailable as error:  # away, or it takes too long
+                self._log.info("jobs not scanned", why=str(error))
+                began -= TAKE_OVER_PAUSE_S / TAKE_OVER_SHARE
+            pause_s = max(TAKE_OVER_S, (loop.time() - began) * TAKE_OVER_SHARE)
+
+    async def _take_over(self, documents: list[Document]) -> int:
         found = [job for job in (await self._kept.read(documents)).values() if job.found]
         await self.adopt_orphans(job for job in found if job.in_progress)
         moment = now()
@@ -277,11 +283,8 @@ class Dispatcher:
 
     def parked(self, job: Job, cause: str, moment: datetime) -> Job:
         """The job as it is; parked if no combinator can mix its colour."""
-        try:
-            self.palettes.need_any(job.data.ColorCode)
-        except Rejected as error:
-            return rules.unmixable(job, error.message, cause, moment)
-        return job
+        why = self.palettes.complaint(job.data.ColorCode)
+        return rules.parked(job, why, cause, moment) if why else job
 
     async def adopt_orphans(self, found: Iterable[Job] = ()) -> None:
         """Jobs that say that they are in progress where nobody holds them wait again; those in
@@ -301,6 +304,17 @@ class Dispatcher:
         ]
         waiting = await self._kept.change(orphans, passes_over=True)
         self._put_back(new for _, new in orphans if new.id in waiting)
+
+    async def release_all(self, device: int) -> None:
+        """This combinator is gone for good: what it had waits again. Raises Unavailable."""
+        jobs = (await self._kept.in_progress([device])).values()
+        moment = now()
+        changes = [
+            (job, rules.lost(job, new_id(), moment)) for job in jobs if job.assignedAt == device
+        ]
+        waiting = await self._kept.change(changes)
+        self.hands.pop(device, None)
+        self._put_back(new for _, new in changes if new.id in waiting)
 
     async def _fail(self, combinator: Combinator, job: Job) -> bool:
         """Has this attempt failed? Then the job goes on without this combinator."""

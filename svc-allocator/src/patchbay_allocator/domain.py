@@ -50,6 +50,7 @@ from patchbay_allocator.messages import (
     requested,
 )
 from patchbay_allocator.presence import Presence
+from patchbay_allocator.retention import Retention
 from patchbay_allocator.settings import AllocatorSettings, combinators
 from patchbay_allocator.store import AllocatorStore
 
@@ -74,6 +75,7 @@ async def run(unit: Unit) -> None:
     async with domain_store(unit) as store:
         kept = AllocatorStore(store, stored.events_ttl_s)
         async with AllocatorDomain(unit.bus, store, kept, devices, settings, stored) as domain:
+            domain.retention.clock_unsure = lambda: unit.clock.unsure
             unit.info_sources["backlog"] = lambda: domain.inbox.waiting
             unit.info_sources["taken"] = lambda: domain.inbox.taken
             await unit.serving()
@@ -94,6 +96,7 @@ class AllocatorDomain:
         self.bus = bus
         self.kept = kept
         kept.report = SetAside(bus, store, SERVICE).report
+        self.retention = Retention(kept, settings.jobs_ttl_s, store_settings.events_ttl_s)
         self._devices = devices
         self._max_attempts = settings.max_attempts
         self._wake = asyncio.Event()
@@ -119,6 +122,7 @@ class AllocatorDomain:
         self._ticks = Ticks(bus.progress, "dispatch", lambda: bus.connected)
         self._log = structlog.get_logger("domain").bind(instance=bus.client_id)
         self._working: asyncio.Task[None] | None = None
+        self._scanning: asyncio.Task[None] | None = None
         self._stopping = False
         self._settle: set[int] = set()
         self._pause_max_s = store_settings.backoff_max_s
@@ -128,6 +132,7 @@ class AllocatorDomain:
     async def __aenter__(self) -> Self:
         self.inbox.start()
         self._working = self.bus.tasks.spawn(self._work(), "dispatch")
+        self._scanning = self.bus.tasks.spawn(self._scan(), "scan")
         return self
 
     async def __aexit__(
@@ -137,6 +142,10 @@ class AllocatorDomain:
         traceback: TracebackType | None,
     ) -> None:
         await self.inbox.stop()
+        if self._scanning is not None:
+            self._scanning.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._scanning
         if self._working is not None:
             self._stopping = True
             self._wake.set()
@@ -209,6 +218,8 @@ class AllocatorDomain:
             at=capture_time(event.time, moment),
             now=moment,
         )
+        if late := self.retention.complaint(job.createdAt, moment):
+            return rules.parked(job, late, f"{event.id}/parked", moment)
         return self.dispatcher.parked(job, f"{event.id}/parked", moment)
 
     async def _take_answers(self, answers: list[tuple[Event, Finished]]) -> None:
@@ -247,6 +258,15 @@ class AllocatorDomain:
 
     # Time
 
+    async def _scan(self) -> None:
+        while True:
+            try:
+                await self._prepare()
+            except Unavailable:
+                await asyncio.sleep(self._pause_max_s)
+            else:
+                await self.dispatcher.scan()
+
     async def _work(self) -> None:
         pause_s = self._pause_first_s
         looked_at = orphans_at = -1e9
@@ -274,6 +294,9 @@ class AllocatorDomain:
                 await self.announcer.catch_up()
                 if count := await self.dispatcher.take_over():
                     self._log.info("jobs taken over", count=count)
+                    self.board.want()
+                if count := await self.retention.work():
+                    self._log.info("old jobs removed", count=count)
                     self.board.want()
                 pause_s, failed = self._pause_first_s, ""
                 self._ticks.good()

@@ -86,6 +86,10 @@ class Combinator(Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
+EXPIRED = "expired"
+"""What became of a job that ended long ago: its trace, `Removed` without the job itself."""
+
+
 class Removed(Struct, frozen=True, kw_only=True):
     """The audit event of a job that is gone, kept so that it does not come again."""
 

@@ -33,6 +33,9 @@ Mode = Literal["auto", "manual"]
 MAX_NAME: Final = 256
 """Characters of a name. It is shown in tables and becomes part of topics."""
 
+SHOWN: Final = 32
+"""Characters of an invalid colour that an error repeats."""
+
 _COLOR = re.compile(r"[0-9A-Fa-f]{6}")
 
 
@@ -41,7 +44,9 @@ def color(text: str) -> str:
     white space that may stand around them. Raises Rejected: bad_color."""
     code = text.strip().removeprefix("#").strip()
     if not _COLOR.fullmatch(code):
-        raise Rejected("bad_color", "ColorCode is not six hexadecimal digits")
+        raise Rejected(
+            "bad_color", f"ColorCode must be six hexadecimal digits, got {text[:SHOWN]!r}"
+        )
     return code.upper()
 
 
@@ -52,7 +57,8 @@ def name(key: str, text: str) -> str:
     """
     composed = unicodedata.normalize("NFC", text)
     if not composed.strip() or len(composed) > MAX_NAME:
-        raise Rejected("bad_request", f"{key} has not 1 to {MAX_NAME} characters")
+        got = "only white space" if composed.isspace() else len(composed)
+        raise Rejected("bad_request", f"{key} must be 1 to {MAX_NAME} characters, got {got}")
     return composed
 
 
@@ -250,6 +256,18 @@ class List(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     """At most 200: so many documents fit into one MQTT packet of 256 KiB, unless names are long."""
     skip: Count = 0
+
+
+class Forget(Struct, frozen=True, forbid_unknown_fields=True):
+    """``cmd/forget`` -> ``{"device", "documents", "removed"}``: a combinator that is no longer in
+    the settings (``combinator-3``), or a Chromebook, by its ClientName, is gone.
+
+    ``documents``: the jobs that ended there, or came from it, are kept, or removed as well.
+    ``removed`` counts the documents of each collection.
+    """
+
+    device: Annotated[str, Meta(min_length=1, max_length=256)]
+    documents: Literal["keep", "remove"] = "keep"
 
 
 class SetMode(Struct, frozen=True, forbid_unknown_fields=True):

@@ -44,10 +44,16 @@ class Palettes:
         """Can this combinator mix this colour?"""
         return includes(self.of(device), code)
 
+    def complaint(self, code: str) -> str:
+        """Why no combinator can mix this colour; or empty."""
+        if includes(self.all, code):
+            return ""
+        return f"no combinator can mix {code}: {_listed(self.all)}"
+
     def need_any(self, code: str) -> None:
         """Raises Rejected, bad_color, if no combinator can mix this colour."""
-        if not includes(self.all, code):
-            raise Rejected("bad_color", f"no combinator can mix {code}: {_listed(self.all)}")
+        if why := self.complaint(code):
+            raise Rejected("bad_color", why)
 
     def need(self, device: int, code: str) -> None:
         """Raises Rejected, bad_color, if this combinator cannot mix this colour."""

@@ -49,8 +49,8 @@ def new(*, id: str, wanted: Requested, event_id: str, at: datetime, now: datetim
     )
 
 
-def unmixable(job: Job, reason: str, cause: str, now: datetime) -> Job:
-    """No combinator can mix this job's colour: it is parked, and was given to none."""
+def parked(job: Job, reason: str, cause: str, now: datetime) -> Job:
+    """Nobody mixes this job without being asked: it is parked, and was given to none."""
     return _change(job, cause, ERROR, now, reason, lastError=reason)
 
 

@@ -73,6 +73,10 @@ class AllocatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     retry_max_s: Seconds = 30.0
     """The longest such pause."""
 
+    jobs_ttl_s: Annotated[int, Meta(ge=0, le=2_147_483_647)] = 7_776_000
+    """A job that is done or an error is removed so long after its last change: 90 days, a term of a
+    school. One that waits or is in progress never is. 0: none is."""
+
     reissue_s: Seconds = 2.0
     """A command that a combinator's edge has not confirmed for so long is sent again."""
 

@@ -17,27 +17,31 @@ A document that cannot be read is reported once, and stepped over.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from patchbay.errors import DocumentRefused, Unavailable, Unreadable
 from patchbay.messages import DeadLetter
 from patchbay.store import Document, ObjectId, Store
-from patchbay.validation import convert
 from patchbay_allocator import documents
-from patchbay_allocator.documents import BSON_TYPES, CANONICAL, matching, public
-from patchbay_allocator.job import DONE, ERROR, IN_PROGRESS, WAITING, Combinator, Job, Removed
+from patchbay_allocator.documents import CANONICAL, matching, public
+from patchbay_allocator.job import (
+    DONE,
+    ERROR,
+    IN_PROGRESS,
+    WAITING,
+    Combinator,
+    Job,
+)
 from patchbay_allocator.messages import SERVICE, List, Mode, combinator_device
 from patchbay_allocator.palettes import Palette, spellings
+from patchbay_allocator.removals import EVENTS, JOBS, PAGE, Removals, fields_of, read_as
 
-JOBS = "jobs"
 COMBINATORS = "combinators"
 SETTINGS = "settings"
-EVENTS = "events"
 DEAD = "dead"
 
 PART = 100
@@ -46,30 +50,22 @@ PART = 100
 TRIES = 8
 """How often a change of the settings is made anew because somebody else was quicker."""
 
-PAGE = 1_000
-"""Documents that are read at once."""
 
-T = TypeVar("T")
-
-Report = Callable[[str, Any, str], Awaitable[None]]
-"""The collection, the id and the fault of a document that cannot be read."""
-
-
-class AllocatorStore:
+class AllocatorStore(Removals):
     """The collections of the colour-job service. Every method raises Unavailable."""
 
     def __init__(self, store: Store, events_ttl_s: int) -> None:
-        self._store = store
+        super().__init__(store)
         self._ttl_s = events_ttl_s
         self._prepared = False
-        self.report: Report | None = None
-        """Hears of documents that cannot be read."""
 
     async def prepare(self, devices: Iterable[int], now: datetime) -> None:
         """Make indexes and the documents of combinators that have none; once."""
         if self._prepared:
             return
         await self._store.ensure_index(JOBS, [("status", 1), ("_id", 1)])
+        await self._store.ensure_index(JOBS, [("updatedAt", 1)])
+        await self._store.ensure_index(JOBS, [("v", 1)])
         await self._store.ensure_index(EVENTS, [("at", 1)], expireAfterSeconds=self._ttl_s)
         await self._store.ensure_index(EVENTS, [("job", 1)])
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
@@ -180,6 +176,10 @@ class AllocatorStore:
         found = await self.jobs(new.id for _, new in changes)
         return {new.id for _, new in changes if _same(found.get(new.id), new)}
 
+    async def without_version(self) -> list[Document]:
+        """Documents that the seed's server and tool have written, found by an index, a page."""
+        return await self._store.find(JOBS, {"v": None}, limit=PAGE)
+
     async def not_ours(self) -> list[Document]:
         """Documents whose form is not quite ours, a page of them at most."""
         return await self._store.find(JOBS, {"$nor": [CANONICAL]}, limit=PAGE)
@@ -196,56 +196,6 @@ class AllocatorStore:
                 jobs[job.id] = job
         return jobs
 
-    async def _report(self, collection: str, found: Document, error: Exception) -> None:
-        if self.report is not None:
-            await self.report(collection, found.get("_id"), str(error))
-
-    async def remove(self, removed: Removed) -> bool:
-        """Remove a job, if it is still as it was; and keep that it was there. True if it is gone.
-
-        The trace comes first: a job that comes again meets it.
-        """
-        was = matching(removed.was)
-        removed = replace(removed, was=replace(removed.was, found={}))
-        trace = {"_id": f"removed:{removed.job}", **_fields(removed)}
-        await self._store.insert_new(EVENTS, [trace])
-        if await self._store.remove(JOBS, was):
-            return True
-        if await self._store.count(JOBS, {"_id": was["_id"]}):
-            await self._store.remove(EVENTS, {"_id": trace["_id"], "by": removed.by})
-            return False
-        return True
-
-    async def removed(self, job: str) -> Removed | None:
-        """What was done to a job that is gone, or None if there never was one, or long ago."""
-        for one in await self._store.find(EVENTS, {"_id": f"removed:{job}"}):
-            try:
-                return _convert(one, Removed)
-            except msgspec.ValidationError as error:
-                await self._report(EVENTS, one, error)
-        return None
-
-    async def removed_since(self, moment: datetime) -> list[Removed]:
-        """What was done to jobs that went at or after ``moment``, the oldest first."""
-        removed = []
-        found = await self._store.find(
-            EVENTS, {"at": {"$gte": moment}}, sort=[("at", 1)], limit=PAGE
-        )
-        for one in found:
-            try:
-                removed.append(_convert(one, Removed))
-            except msgspec.ValidationError as error:
-                await self._report(EVENTS, one, error)
-        return removed
-
-    async def _removed(self, jobs: Sequence[str]) -> set[str]:
-        """Which of these were removed. Asked by range, since jobs that come together have ids that
-        lie together (measured: a list of a thousand ids costs the embedded store 100 ms)."""
-        if not jobs:
-            return set()
-        found = await self._store.find(EVENTS, {"job": {"$gte": min(jobs), "$lte": max(jobs)}})
-        return {one["job"] for one in found}.intersection(jobs)
-
     # Combinators
 
     async def combinators(self, devices: Iterable[int] | None = None) -> dict[int, Combinator]:
@@ -256,7 +206,7 @@ class AllocatorStore:
         known = {}
         for one in await self._store.find(COMBINATORS, query):
             try:
-                combinator = _convert(one, Combinator)
+                combinator = read_as(one, Combinator)
                 if one["_id"] != combinator_device(combinator.device):
                     raise Unreadable("device must be the number in _id")
             except (msgspec.ValidationError, Unreadable) as error:
@@ -270,6 +220,10 @@ class AllocatorStore:
         rev = int(now.timestamp() * 1000)
         new = [Combinator(device=one, rev=rev, since=now) for one in devices]
         await self._store.insert_new(COMBINATORS, [_combinator(one) for one in new])
+
+    async def remove_combinator(self, device: int) -> int:
+        """Remove the document of a combinator. Returns how many there were."""
+        return await self._store.remove(COMBINATORS, {"_id": combinator_device(device)})
 
     async def change_combinators(
         self, changes: Sequence[tuple[Combinator, Combinator]]
@@ -374,20 +328,10 @@ def _same(found: Job | None, new: Job) -> bool:
     return found is not None and (found.v, found.history[-1].id) == (new.v, new.history[-1].id)
 
 
-def _fields(value: Any) -> Document:
-    fields: Document = msgspec.to_builtins(value, builtin_types=BSON_TYPES)
-    return fields
-
-
 def _moments(found: Any) -> dict[str, Any]:
     """Until when all is published, by replica."""
     return found if isinstance(found, dict) else {}
 
 
 def _combinator(combinator: Combinator) -> Document:
-    return {"_id": combinator_device(combinator.device), **_fields(combinator)}
-
-
-def _convert(document: Mapping[str, Any], kind: type[T]) -> T:
-    fields = {key: value for key, value in document.items() if key != "_id"}
-    return convert(fields, kind, builtin_types=BSON_TYPES, strict=True)
+    return {"_id": combinator_device(combinator.device), **fields_of(combinator)}

@@ -69,7 +69,7 @@ SERVICE = Service(
             ),
         ),
     },
-    commands=("blend", "cancel", "configure", "history", "refill", "state", "stop"),
+    commands=("blend", "cancel", "configure", "forget", "history", "refill", "state", "stop"),
     collections=("blends", "pumps", "settings"),
     demo="patchbay_bartender.simulator:run",
     chaos="patchbay_bartender.chaos:Guests",

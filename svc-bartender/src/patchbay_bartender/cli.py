@@ -11,9 +11,11 @@ Each command is one request on the bus to the bar's scheduler, ``cmd/<name>``.
 from __future__ import annotations
 
 import getpass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from patchbay.cli.client import UNKNOWN, JsonOption, System, ask, print_json, print_table
@@ -24,6 +26,7 @@ from patchbay_bartender.messages import (
     Ask,
     Blend,
     Configure,
+    Forget,
     Number,
     Refill,
     Stop,
@@ -33,6 +36,14 @@ from patchbay_bartender.messages import (
 app = typer.Typer(
     name=SERVICE, help="The cocktail machine: blends, refills, pumps.", no_args_is_help=True
 )
+
+
+class Documents(StrEnum):
+    """What becomes of the records of a forgotten bar."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for its end.")]
 PumpNumber = Annotated[int, typer.Argument(metavar="PUMP", help="0 to 7.")]
@@ -148,6 +159,30 @@ def history(
     )
     columns = ("ordered", "kind", "by", "status", "reason", "pumped")
     return print_table("runs", columns, rows)
+
+
+@app.command()
+def forget(
+    bar: Annotated[str, typer.Argument(help="A bar that is gone: not the one of the settings.")],
+    documents: Annotated[
+        Documents, typer.Option("--documents", help="The records of its blends: keep, or remove.")
+    ] = Documents.KEEP,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if its pumps are online or a run is in progress.")
+    ] = False,
+    as_json: JsonOption = False,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Forget a bar that is gone: its document, settings and retained topics."""
+    body = msgspec.convert({"bar": bar, "documents": documents.value, "force": force}, Forget)
+    answer = ask(System(state, config), SERVICE, _bar(state, config), "forget", body)
+    if as_json:
+        print_json(answer)
+        return
+    records = answer["removed"].get("blends")
+    kept = "its records are kept" if records is None else f"{records} records removed"
+    echo(f"{bar} forgotten; {kept}")
 
 
 def _pour(name: str, body: Blend | Refill, no_wait: bool, as_json: bool, system: System) -> None:

@@ -19,6 +19,7 @@ from patchbay.errors import Unavailable
 from patchbay.messages import encode, event_type, new_event, new_id, now
 from patchbay_bartender import rules
 from patchbay_bartender.bar import Bar, Run
+from patchbay_bartender.forget import Forgetting
 from patchbay_bartender.messages import (
     SERVICE,
     Answer,
@@ -26,6 +27,7 @@ from patchbay_bartender.messages import (
     Blend,
     Configure,
     Configured,
+    Forget,
     Refill,
     Rejected,
     State,
@@ -86,6 +88,7 @@ class Desk:
         self._machine = machine
         self._presence = presence
         self._watch = watch
+        self._forget = Forgetting(bus, kept, settings.bar, presence)
         self._limits = Limits(settings.max_cup_size, settings.max_run_seconds)
         Commands(
             bus,
@@ -97,6 +100,7 @@ class Desk:
                 "configure": Command(Configure, self._configure, desired=True),
                 "state": Command(Ask, self._state),
                 "history": Command(Ask, self._history),
+                "forget": Command(Forget, self._forget.handle),
             },
             device=settings.bar,
             cancels=True,

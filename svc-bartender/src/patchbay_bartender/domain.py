@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -117,7 +118,11 @@ class BartenderDomain:
     ) -> None:
         self.bus = bus
         self.kept = BartenderStore(
-            store, store_settings.events_ttl_s, first_bar(settings), settings.sec_per_liter
+            store,
+            store_settings.events_ttl_s,
+            first_bar(settings),
+            settings.sec_per_liter,
+            settings.blends_ttl_s,
         )
         self.kept.bars.report = SetAside(bus, store, SERVICE).report
         self.watch = Watch(settings.start_deadline_s, settings.lost_after_s)
@@ -334,11 +339,13 @@ class BartenderDomain:
     def state(self) -> State:
         """The bar as it is stored, and what its pumps do now. `prepare` first."""
         run, pumps = self.kept.shown
+        remaining_s = self.watch.remaining_s(self._time()) if run else 0.0
         return State(
             bar=self._bar,
             state=PHASES[run.kind] if run else "idle",
             run_id=run.id if run else None,
-            remaining=round(self.watch.remaining_s(self._time()), 3) if run else 0.0,
+            remaining=round(remaining_s, 3),
+            until=rfc3339(now() + timedelta(seconds=remaining_s)) if run else None,
             pumps=pumps,
             sec_per_liter=self.kept.sec_per_liter,
             pumps_online=self.presence.online,

@@ -102,6 +102,19 @@ class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     skip: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
+class Forget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``cmd/forget`` -> ``{"bar", "documents", "removed"}``: another bar is gone; remove what is
+    stored and retained of it. ``removed`` counts the documents of each collection.
+
+    ``documents``: the records of its blends are kept, or removed as well. ``force``: also if its
+    pumps are online or a run is in progress.
+    """
+
+    bar: Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,40}$")]
+    documents: Literal["keep", "remove"] = "keep"
+    force: bool = False
+
+
 # From the bar.
 
 
@@ -123,6 +136,8 @@ class State(Struct, frozen=True, kw_only=True):
     run_id: str | None
     remaining: float
     """Seconds to the end when this was published."""
+    until: str | None = None
+    """When it ends (RFC 3339); None: nothing runs. ``remaining`` is as old as the message."""
     pumps: list[Pump]
     sec_per_liter: Number
     pumps_online: bool

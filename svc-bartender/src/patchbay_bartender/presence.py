@@ -49,6 +49,10 @@ class Presence:
         """Is the edge of the pumps there?"""
         return self._state is not None and self._edges.get(self._state.edge, False)
 
+    def is_online(self, edge: str) -> bool:
+        """Is this edge of pumps there, be they ours or another bar's?"""
+        return self._edges.get(edge, False)
+
     @property
     def driver(self) -> str:
         """The driver of the pins; empty if the pumps were never seen."""

@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from patchbay.hosts import NAME_PATTERN
+
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -34,11 +36,28 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen_host: str | None = None
     """Address to listen on. None: 127.0.0.1 with --demo, all addresses without."""
 
-    origins: list[str] | None = None
-    """Origins of pages that may connect. None: any, since the GUI is served from another port."""
+    origins: list[str] = field(default_factory=lambda: ["http://localhost:4200"])
+    """Origins of pages that may connect: by default where the GUI in use is served. A page of
+    somebody else could start pumps from a browser that has it open. ``*``: any page. What is no
+    browser has no origin, and may connect."""
+
+    hosts: list[Annotated[str, Meta(pattern=NAME_PATTERN)]] = []
+    """Names that GUIs may know this machine by: ``bar.example``. Addresses, names without a dot,
+    this machine's own (``pi1.local``) and those in ``origins`` are known anyway. ``*``: all."""
 
     max_connections: Positive = 100
-    """GUIs connected at once; one more is refused. A bar has a few."""
+    """GUIs connected at once. A bar has a few."""
+
+    max_per_address: Annotated[int, Meta(ge=0)] = 20
+    """GUIs of one address beyond which it gives way to others when all connections are taken. A
+    tablet has one or two. 0: any number. Loopback and ``trusted_proxies`` have no bound."""
+
+    reserved_connections: Annotated[int, Meta(ge=0, le=100)] = 2
+    """Connections beyond those, for newcomers when all are taken. With its first valid message a
+    GUI takes the place of one that never sent any; if there is none, it can only stop."""
+
+    reserved_s: Seconds = 2.0
+    """How long a newcomer there may be silent when another one comes: a stop is sent at once."""
 
     max_message_bytes: Positive = 65_536
     """A longer message closes its connection (1009): a blend has some 200 bytes."""
@@ -99,6 +118,10 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     outbox_synchronous: str = "FULL"
     """SQLite's synchronous: FULL survives a power cut, NORMAL only a kill (kinder to SD cards)."""
+
+    blends_ttl_s: Annotated[int, Meta(ge=0)] = 63_072_000
+    """Records of blends and refills that have ended are deleted after so long: two years, to
+    compare one season with the last. 0: never."""
 
     share_group: None = None
     """Not for this service: there is one scheduler. Any value is refused."""

@@ -8,7 +8,8 @@
     dead       dead letters, for as long as ``[store] events_ttl_s`` says
 
 ``_id`` of a run is ``<bar>:<milliseconds>-<random>``: those of a bar are a range that rises with
-time, so that no other index is needed.
+time. An index on ``ended_at`` finds runs that have not ended, and deletes old ones after
+``blends_ttl_s``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ BLENDS = "blends"
 SETTINGS = "settings"
 DEAD = "dead"
 
+NEVER_S = 2_147_483_647
+"""The longest time that an index can keep documents: 68 years."""
+
 LOST = "what has become of it is not known"
 """A store that was put back from a copy: the bar's own document knows the run no more."""
 
@@ -37,11 +41,19 @@ LOST = "what has become of it is not known"
 class BartenderStore:
     """The collections of one bar. ``first``: the bar as it is before anybody has set anything."""
 
-    def __init__(self, store: Store, dead_letters_ttl_s: int, first: Bar, sec: Number) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dead_letters_ttl_s: int,
+        first: Bar,
+        sec: Number,
+        blends_ttl_s: int = 0,
+    ) -> None:
         self.sec_per_liter: Number = sec
         self.bars: Aggregates[Bar] = Aggregates(store, PUMPS, Bar)
         self._store = store
         self._ttl_s = dead_letters_ttl_s
+        self._blends_ttl_s = blends_ttl_s or NEVER_S
         self._first = first
         self._settings_id = f"bartender:{first.bar}"
         self._records: dict[str, Document] = {}
@@ -82,6 +94,9 @@ class BartenderStore:
             self.bars.add(fresh)
             await self.bars.save([fresh])
         await self._store.ensure_index(DEAD, [("at", 1)], expireAfterSeconds=self._ttl_s)
+        await self._store.ensure_index(
+            BLENDS, [("ended_at", 1)], expireAfterSeconds=self._blends_ttl_s
+        )
         for one in await self._store.find(SETTINGS, {"_id": self._settings_id}):
             found = one.get("sec_per_liter")
             if isinstance(found, int | float) and 0 < found < math.inf:
@@ -96,6 +111,17 @@ class BartenderStore:
         document = {"_id": self._settings_id, "sec_per_liter": sec_per_liter}
         await self._store.save(SETTINGS, [document])
         self.sec_per_liter = sec_per_liter
+
+    async def forget(self, bar: str, *, history: bool) -> dict[str, int]:
+        """Remove another bar; ``history``: the records of its runs as well. Returns how many
+        documents there were. Hold the lock. Raises Unavailable; then call it again."""
+        removed = {}
+        if history:
+            query = {"_id": {"$gte": f"{bar}:", "$lt": f"{bar};"}}
+            removed[BLENDS] = await self._store.remove(BLENDS, query)
+        removed[SETTINGS] = await self._store.remove(SETTINGS, {"_id": f"bartender:{bar}"})
+        removed[PUMPS] = await self.bars.remove([bar])
+        return removed
 
     def record(self, effect: Record) -> None:
         """A run's record to be written by `save_records`."""

@@ -53,9 +53,10 @@ class LanternSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Connections of one address beyond which it gives way to others when all are taken: a quarter.
     0: never. Loopback and `[runtime] trusted_proxies` have no such bound."""
 
-    max_api_connections: Positive = 500
-    """Connections to the API at once; one more is answered with 503. A call takes milliseconds, so
-    hundreds at once are open for nothing, and each takes memory and one of 1,024 open files."""
+    max_api_connections: Positive = 128
+    """Connections to the API at once. With one more, the one is closed that has been without a
+    whole request for longest; 503 if all have one. A call takes milliseconds, so hundreds at once
+    are open for nothing, and each takes some 60 KB of the 40 MiB of a container."""
 
     request_s: Seconds = 30.0
     """The API closes a connection that has sent no request, or not the whole body of one, for so

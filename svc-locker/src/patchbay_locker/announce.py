@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
@@ -52,6 +52,7 @@ class Announcer:
         self._desired: dict[str, int] = {}
         self._online: dict[str, bool] = {}
         self._restate: set[str] = set()
+        self._quiet: set[str] = set()
         self._greeting: asyncio.Task[None] | None = None
         self._greet_again = False
         self._log = structlog.get_logger("announcer").bind(instance=bus.client_id)
@@ -103,7 +104,7 @@ class Announcer:
                     ids = [board.id for board in boards]
                 for id in ids[:GREETED]:
                     board = boards.get(id)
-                    if board is not None:
+                    if board is not None and not self._is_quiet(board):
                         self._publish_desired(board)
                 if not ids[GREETED:]:
                     self._publish_forgotten()
@@ -130,38 +131,51 @@ class Announcer:
                     if board is not None:
                         self.publish_all(board)
             await self._flushed()
-        gone = [id for id in self._kept.forgotten if boards.get(id) is None]
-        for start in range(0, len(gone), GREETED):
-            await self.clear(gone[start : start + GREETED])
+        await self.clear([id for id in self._kept.forgotten if boards.get(id) is None])
 
     async def _flushed(self) -> None:
         """Wait until the broker has what was published before. Raises Unavailable."""
         topic = self._bus.topics.fence(self._bus.client_id)
         await self._bus.publish(topic, b"")
 
-    async def clear(self, ids: Iterable[str]) -> None:
+    def hush(self, id: str) -> None:
+        """Retain nothing of this board until it is used."""
+        self._quiet.add(id)
+
+    def _is_quiet(self, board: Aggregate[Board]) -> bool:
+        if board.id not in self._quiet:
+            return False
+        if board.state.stranger():
+            return True
+        self._quiet.discard(board.id)
+        return False
+
+    async def clear(self, ids: Sequence[str]) -> None:
         """Clear all that the broker retains of these boards; edges forget them. Returns when the
         broker has confirmed it. Raises Unavailable."""
         topics = self._bus.topics
-        some = list(ids)
-        for id in some:
-            self._desired.pop(id, None)
-            self._online.pop(id, None)
-            self._restate.discard(id)
-        kinds = (topics.desired, topics.state, topics.status)
-        clears = [self._clear(topic(SERVICE, id)) for id in some for topic in kinds]
-        for result in await asyncio.gather(*clears, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        shown = [id for id in ids if id not in self._quiet]
+        self._quiet.difference_update(ids)
+        for start in range(0, len(shown), GREETED):
+            for id in shown[start : start + GREETED]:
+                self._desired.pop(id, None)
+                self._online.pop(id, None)
+                self._restate.discard(id)
+                for topic in (topics.desired, topics.state, topics.status):
+                    self._clear(topic(SERVICE, id))
+            await self._flushed()
 
-    async def _clear(self, topic: str) -> None:
+    def _clear(self, topic: str) -> None:
+        """Raises Unavailable."""
         with contextlib.suppress(TooLarge, ValueError):  # then nothing was retained there
-            await self._bus.publish(topic, b"", retain=True)
+            self._bus.post(topic, b"", retain=True)
 
     # Boards: hold their lock, with the boards loaded
 
     def publish_all(self, board: Aggregate[Board]) -> None:
         """All that is retained of a board."""
+        if self._is_quiet(board):
+            return
         self._publish_desired(board)
         self._publish_state(board)
         self._publish_status(board)
@@ -169,6 +183,8 @@ class Announcer:
     def saved(self, boards: Iterable[Aggregate[Board]]) -> None:
         """These are saved: publish what they are to know, and soon what is known of them."""
         for board in boards:
+            if self._is_quiet(board):
+                continue
             if self._desired.get(board.id) != board.state.rev:
                 self._publish_desired(board)
             self._restate.add(board.id)

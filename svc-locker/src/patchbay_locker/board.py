@@ -183,6 +183,17 @@ def has_lock(board: Board, cell: int) -> bool:
     return group < len(board.act_con) and board.act_con[group][digit : digit + 1] == "1"
 
 
+def with_lock(board: Board) -> list[int]:
+    """The numbers of all cells that have a lock: `has_lock`, for all at once."""
+    cols = board.cols
+    return [
+        row * cols + column
+        for row, group in enumerate(board.act_con[: board.rows])
+        for column, digit in enumerate(group[:cols], 1)
+        if digit == "1"
+    ]
+
+
 def in_order(board: Board) -> list[Rental]:
     """The active rentals by rising cell."""
     return sorted(board.rentals.values(), key=lambda rental: rental.cell)
@@ -225,7 +236,7 @@ def state(board: Board) -> State:
         state=list(board.state),
         cols=board.cols,
         rows=board.rows,
-        free=[cell for cell in cells(board) if has_lock(board, cell) and cell not in busy],
+        free=[cell for cell in with_lock(board) if cell not in busy],
         busy=busy,
         blocked=board.blocked,
         rentals=[

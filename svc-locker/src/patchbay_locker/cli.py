@@ -55,7 +55,7 @@ def cell_or_auto(text: str) -> int | Literal["auto"]:
     try:
         return int(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a number nor auto") from None
+        raise typer.BadParameter(f"must be a number or auto, got {text!r}") from None
 
 
 @app.command()

@@ -48,6 +48,9 @@ from patchbay_locker.store import BOARDS, LockerStore, access
 from patchbay_locker.ticker import Ticker
 from patchbay_locker.timekeeper import Timekeeper
 
+SAVED = 200
+"""Boards that are saved in one go: each takes 10 KB meanwhile."""
+
 STOP_SAVE_S = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
 
@@ -349,7 +352,8 @@ class LockerDomain:
         Raises Unavailable; then nothing was published, and the boards are read again.
         """
         some = list(changed)
-        await self.kept.boards.save(some)
+        for start in range(0, len(some), SAVED):
+            await self.kept.boards.save(some[start : start + SAVED])
         await self.kept.save_records()
         for board in some:
             self._ticker.watch(board)

@@ -39,6 +39,10 @@ MAX_TIMELESS = 1_000
 """Answers that are held back meanwhile; the connections of more are closed, and boards reconnect.
 """
 
+WRITE_BUFFER_BYTES = 65_536
+"""What may wait for a board that does not read: some fifty answers with a code for each of 64
+cells, here and as many again in the kernel. It is dropped with more."""
+
 FULL_POLL_S = 0.2
 """How often a full outbox is looked at: the domain empties it by hundreds in that time."""
 
@@ -60,6 +64,8 @@ async def run(unit: Unit) -> None:
         limits = Limits(
             settings.max_connections,
             settings.idle_timeout_s,
+            WRITE_BUFFER_BYTES,
+            send_buffer_bytes=WRITE_BUFFER_BYTES,
             max_per_address=settings.max_per_address,
             trusted_proxies=proxies,
         )

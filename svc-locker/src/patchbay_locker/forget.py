@@ -6,7 +6,7 @@ Then the store notes that it is removed (`store.Forgotten`), and removes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from patchbay_locker.rules import Ends, known
 from patchbay_locker.store import BOARDS, Forgotten, LockerStore
 
 Answer = dict[str, Any]
-Clear = Callable[[Iterable[str]], Awaitable[None]]
+Clear = Callable[[Sequence[str]], Awaitable[None]]
 """Clears what the broker retains of boards, and has edges forget them."""
 
 

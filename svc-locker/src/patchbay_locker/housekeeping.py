@@ -16,7 +16,7 @@ from patchbay_locker.store import LockerStore
 
 PERIOD_S: Final = 3600.0
 """How often it is looked for what is over: SecantusDB reads all accesses each time (measured: 0.7 s
-for 40,000), MongoDB only the oldest."""
+for 40,000), MongoDB the oldest only."""
 
 RETRY_S: Final = 5.0
 """After the store or the broker was away."""
@@ -56,9 +56,9 @@ class Housekeeping:
                 await asyncio.sleep(PERIOD_S)
 
     async def _remove_expired(self) -> None:
-        before = self.removed
-        while not self._unsure() and (removed := await self._kept.remove_expired(now())):
-            self.removed += removed
-            await asyncio.sleep(PAUSE_S)
-        if self.removed > before:
-            self._log.info("accesses removed: kept long enough", number=self.removed - before)
+        if self._unsure():
+            return
+        removed = await self._kept.remove_expired(now(), PAUSE_S)
+        self.removed += removed
+        if removed:
+            self._log.info("accesses removed: kept long enough", number=removed)

@@ -281,12 +281,11 @@ class Memory:
         held = Held(payload)
         board = self._boards.get(device)
         if board is None:
-            if not self._make_room(now):
-                if not held.rev:
-                    return False
-                if len(self._boards) >= OVER * self._max_boards:
-                    self.incomplete = True
-                    return False
+            if len(self._boards) >= self._max_boards and not held.rev:
+                return False  # a stranger's, whose list is empty
+            if not self._make_room(now) and len(self._boards) >= OVER * self._max_boards:
+                self.incomplete = True
+                return False
             board = self.board(device)
         if board.desired is not None and held.rev <= board.desired.rev:
             return False

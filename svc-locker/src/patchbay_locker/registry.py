@@ -1,8 +1,9 @@
 """Which boards the domain knows: at most ``max_boards``, and one goes when it is told to.
 
 A board comes to be known by its first report, and its id is what it calls itself. When there are as
-many as there may be, a stranger makes room (`room`), with all that the store and the broker have of
-it; when there is none, the report of the new board is refused, and becomes a dead letter.
+many as there may be, a stranger makes room (`room`): its document goes, and what the broker
+retains of it. Its accesses go when their time is over. When there is none, the report of the new
+board is refused, and becomes a dead letter.
 
 What an earlier version has stored beyond the bound is not loaded, and is removed in the background,
 but for boards that never make room: those are loaded however many there are.
@@ -12,17 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from patchbay.bus import Bus
 from patchbay.inbox import Aggregate
 from patchbay.messages import now
+from patchbay.rate import TokenBucket
 from patchbay.store import Document, Store
 from patchbay_locker.announce import Announcer
 from patchbay_locker.board import Board
 from patchbay_locker.room import Rank, Strangers, rank
 from patchbay_locker.store import BOARDS, LockerStore
+
+SHOWN_PER_HOUR: Final = 10
+"""New boards that are published while there are as many as there may be, after the first tenth of
+`max_boards`. Of each topic that was ever retained Mosquitto 2.0 keeps 400 bytes, also once it is
+cleared (measured), so that ids without end would fill it. Others are published once they are used:
+edges, commands and lists know them all the same."""
 
 
 class Registry:
@@ -44,6 +53,7 @@ class Registry:
         self._announcer = announcer
         self._leaving: dict[str, None] = {}
         self._strangers = Strangers(self._rank)
+        self._shown = TokenBucket(SHOWN_PER_HOUR / 3600.0, max(SHOWN_PER_HOUR, max_boards // 10))
         self._loaded = False
         self._log = structlog.get_logger("registry").bind(instance=bus.client_id)
         kept.boards.trim = self._trim
@@ -56,8 +66,11 @@ class Registry:
 
     def admit(self, id: str, moment: datetime) -> bool:
         """Is there room for this new board? Those that make room for it go with `evict`."""
+        full = len(self._kept.boards) >= self.max_boards
         if self._shrink(self.max_boards - 1, moment):
             self._strangers.add(id)
+            if full and not self._shown.take():
+                self._announcer.hush(id)
             return True
         self.refused += 1
         return False
@@ -93,7 +106,7 @@ class Registry:
         facts[:] = [one for one in facts if not one["_id"].startswith(prefixes)]
         try:
             await self._announcer.clear(leaving)
-            await self._kept.remove(leaving)
+            await self._kept.boards.remove(leaving)
         except BaseException:
             self._kept.boards.doubt(leaving)
             raise
@@ -133,7 +146,7 @@ class Registry:
                 await boards.load()
                 gone = [id for id in ids if boards.get(id) is None and id not in boards.faults]
                 await self._announcer.clear(gone)
-                await self._kept.remove(gone)
+                await self._kept.boards.remove(gone)
             removed += len(gone)
         self.surplus = False
         self.evicted += removed

@@ -113,7 +113,7 @@ def assign(
     """
     _check_minutes(command.minutes)
     if command.code is not None and not _is_code(command.code):
-        raise Rejected("bad_code", f"a code is 1 to {MAX_CODE} digits")
+        raise Rejected("bad_code", f"code must be 1 to {MAX_CODE} digits")
     active = {rental.cell: rental for rental in board.rentals.values() if ends(rental) > now}
     cell = _lowest_free(board, active) if command.cell == "auto" else command.cell
     if cell not in cells(board):
@@ -167,7 +167,8 @@ def extend(
     rental = _rental(board, command.cell, now, ends)
     longer = replace(rental, expires_at=rental.expires_at + timedelta(minutes=command.minutes))
     if longer.expires_at - now > timedelta(minutes=MAX_MINUTES):
-        raise Rejected("bad_minutes", f"more than {MAX_MINUTES} minutes would be left")
+        why = f"minutes must leave at most {MAX_MINUTES}, got {command.minutes} more"
+        raise Rejected("bad_minutes", why)
     board.rentals[str(rental.cell)] = longer
     board.changed()
     answer = {"rental": longer.id, "cell": longer.cell, "expires_at": longer.until()}
@@ -202,7 +203,8 @@ def _set_blocked(board: Board, blocked: bool) -> tuple[Answer, list[Effect]]:
 
 def _check_minutes(minutes: int) -> None:
     if not MIN_MINUTES <= minutes <= MAX_MINUTES:
-        raise Rejected("bad_minutes", f"minutes are {MIN_MINUTES} to {MAX_MINUTES}")
+        why = f"minutes must be {MIN_MINUTES} to {MAX_MINUTES}, got {minutes}"
+        raise Rejected("bad_minutes", why)
 
 
 def _is_code(code: str) -> bool:

@@ -34,7 +34,7 @@ class LockerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_boards: Positive = 10_000
     """Boards that are known at once. A board names itself, so anybody can invent some: when there
     are so many, one that was never used makes room, and if there is none, the new one is refused.
-    Each takes some 2 KB in the edge and 7 KB in the domain: 1,000 in the containers' memory."""
+    Each takes some 3 KB in the edge, the domain and the broker: 1,000 in the containers' memory."""
 
     new_boards_per_minute: Annotated[int, Meta(ge=0)] = 60
     """New ids that one address may bring in a minute; 0: any number. A site is switched on board by

@@ -17,7 +17,9 @@ store's own order, and those whose time is over are found there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -45,9 +47,6 @@ EXPIRED_PIECE: Final = 1000
 
 FORGOTTEN_MOST: Final = 1000
 """Removed boards that are remembered; of more, the oldest are not."""
-
-RANGES: Final = 100
-"""Boards whose accesses one query removes."""
 
 
 class Forgotten(Struct, frozen=True):
@@ -166,15 +165,6 @@ class LockerStore:
 
     # Removing
 
-    async def remove(self, ids: Sequence[str]) -> None:
-        """Remove boards that made room, and their accesses: rentals they have none. Raises
-        Unavailable."""
-        accessed = [one.id for id in ids if (one := self.boards.get(id)) and one.state.accesses]
-        for start in range(0, len(accessed), RANGES):
-            ranges = [_ids_of(id) for id in accessed[start : start + RANGES]]
-            await self._store.remove(ACCESSES, {"$or": [{"_id": one} for one in ranges]})
-        await self.boards.remove(ids)
-
     async def remove_history(self, device: str, board: str) -> dict[str, int]:
         """Remove a board's rentals and accesses. Returns how many there were. Raises
         Unavailable."""
@@ -216,17 +206,21 @@ class LockerStore:
             if board is not None and (board.state.since or board.state.first_seen) <= gone.at:
                 await self.boards.remove([id])
 
-    async def remove_expired(self, now: datetime) -> int:
-        """Remove one piece of the accesses whose time is over. Returns how many there were; 0 if
-        there are no more. Raises Unavailable."""
+    async def remove_expired(self, now: datetime, pause_s: float) -> int:
+        """Remove accesses whose time is over, a piece at a time with pauses between. Returns how
+        many there were. Raises Unavailable."""
         if not self._accesses_ttl_s:
             return 0
         until = now - timedelta(seconds=self._accesses_ttl_s)
-        oldest = await self._store.find(ACCESSES, {}, limit=EXPIRED_PIECE)
-        over = [
-            one["_id"] for one in oldest if isinstance(at := one.get("at"), datetime) and at < until
-        ]
-        return await self._store.remove_ids(ACCESSES, over)
+        removed = 0
+        async with contextlib.aclosing(self._store.pages(ACCESSES, {}, EXPIRED_PIECE)) as pages:
+            async for page in pages:
+                over = [one["_id"] for one in page if _is_before(one.get("at"), until)]
+                if not over:
+                    break
+                removed += await self._store.remove_ids(ACCESSES, over)
+                await asyncio.sleep(pause_s)
+        return removed
 
     # Questions
 
@@ -253,6 +247,10 @@ class LockerStore:
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter. Raises Unavailable."""
         await self._store.bury(DEAD, letter)
+
+
+def _is_before(at: Any, until: datetime) -> bool:
+    return isinstance(at, datetime) and at < until
 
 
 def _ids_of(device: str) -> dict[str, str]:

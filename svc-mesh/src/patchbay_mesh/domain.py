@@ -181,6 +181,7 @@ class MeshDomain:
         async with nodes.lock:
             await self.kept.prepare()
             self._listen_anew()
+            self.room.count()
             for node in nodes:
                 self._announcer.state(node)
                 self._announcer.status(node)
@@ -201,6 +202,7 @@ class MeshDomain:
             try:
                 for event in events:
                     self._fold(event, this)
+                self.room.shrink(this.changed.values())
                 await self.kept.save_facts(this.readings, this.messages)
                 await self.keep(this.changed.values())
             except BaseException:

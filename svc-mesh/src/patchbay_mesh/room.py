@@ -57,6 +57,8 @@ class Room:
         self._announcer = announcer
         self._recent = recent
         self._settings = settings
+        self._sizes: dict[str, int] = {}
+        self._size = 0
         self._trimmed: set[str] = set()
         self._ttl_at = 0.0
         self._log_at = 0.0
@@ -75,6 +77,31 @@ class Room:
         for node in self._evictable(known.values(), excess) if excess > 0 else []:
             self._trimmed.add(node.id)
             del known[node.id]
+
+    def count(self) -> None:
+        """Count what the latest values take, after the nodes were read."""
+        self._sizes = {node.id: rules.size(node.state) for node in self._nodes}
+        self._size = sum(self._sizes.values())
+
+    def shrink(self, changed: Iterable[Aggregate[Node]]) -> None:
+        """While the latest values of all nodes take too much, those that have changed keep their
+        share at most. Call it before they are saved."""
+        some = {node.id: node for node in changed}
+        self._resize(some.values())
+        if self._size <= self._settings.values_bytes:
+            return
+        share = self._settings.values_bytes // self._settings.max_nodes
+        for id in sorted(some, key=self._sizes.__getitem__, reverse=True):
+            if self._size <= self._settings.values_bytes or self._sizes[id] <= share:
+                return
+            rules.shrink(some[id].state, share)
+            self._resize([some[id]])
+
+    def _resize(self, nodes: Iterable[Aggregate[Node]]) -> None:
+        for node in nodes:
+            size = rules.size(node.state)
+            self._size += size - self._sizes.get(node.id, 0)
+            self._sizes[node.id] = size
 
     async def make(self, ids: set[str]) -> None:
         """Make room for those of these nodes that are new, as far as possible. Raises Unavailable;
@@ -121,6 +148,8 @@ class Room:
         except Unavailable:
             self._announcer.again(gone)
             raise
+        for id in gone:
+            self._size -= self._sizes.pop(id, 0)
         addresses = {node_address(id) for id in gone}
         self._recent.forget({address for address in addresses if address is not None})
         return removed

@@ -33,6 +33,9 @@ AWAY: Final = "away"
 SILENT: Final = "silent"
 ROOT_RESTARTED: Final = "root_restarted"
 
+VALUE_BYTES: Final = 260
+"""What a latest value takes beside its own bytes, in CPython 3.11."""
+
 ESTABLISHED: Final = timedelta(hours=24)
 """A node that has reported for so long is one of the mesh: it never makes room for another."""
 
@@ -77,6 +80,22 @@ def heard(node: Node, time: str) -> list[Publish]:
         return []
     node.active = True
     return [Publish("joined", Joined(node.node))]
+
+
+def size(node: Node) -> int:
+    """Bytes that its values take in memory, as far as we can tell."""
+    return sum(VALUE_BYTES + len(one.data) for one in node.values)
+
+
+def shrink(node: Node, bytes: int) -> None:
+    """Forget the values that were reported longest ago, until the others take no more than this; of
+    one type the value stays."""
+    excess = size(node) - bytes
+    for old in sorted(node.values, key=lambda one: one.time)[:-1]:
+        if excess <= 0:
+            break
+        node.values.remove(old)
+        excess -= VALUE_BYTES + len(old.data)
 
 
 def established(node: Node) -> bool:

@@ -115,8 +115,9 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Who listens and lets more than this wait is dropped: it does not read."""
 
     buffers_bytes: Positive = 4_194_304
-    """What may wait for all clients of the socket API together: sixty answers about all nodes, and
-    a part of the unit's memory. Beyond that the client that lets most wait is dropped."""
+    """What may wait for all clients of the socket API, or all dashboards, together: sixty answers
+    about all nodes, and a part of the unit's memory. Beyond that the client that lets most wait is
+    dropped."""
 
     command_timeout_s: Seconds = 5.0
     """A command that the root's edge has not asked for within so long is refused, and never sent.
@@ -136,6 +137,11 @@ class MeshSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     history_bytes: Positive = 6_291_456
     """What these values may take in memory, all together: the unit may take 44 MiB in a container.
     Beyond that those not reported for longest are read from the store."""
+
+    values_bytes: Positive = 6_291_456
+    """What the latest values of all nodes may take in mesh.domain, together: some 22,000 values.
+    Beyond that a node that reports keeps its share (this divided by ``max_nodes``) at most, its
+    newest values."""
 
     cache_bytes: Positive = 6_291_456
     """What the latest values may take in the unit of the socket API, all together: some 15,000

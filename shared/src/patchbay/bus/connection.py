@@ -41,6 +41,9 @@ _log = structlog.get_logger("bus")
 OnAck = Callable[[int | None], None]
 """Called with the PUBACK's reason code, or None when the connection ended before it came."""
 
+TURN_S = 0.005
+"""How long one turn of the loop goes on handling what was received."""
+
 PACKET_OVERHEAD = 64
 """Bytes that an MQTT 5 PUBLISH adds to topic and payload at most, without properties."""
 
@@ -266,11 +269,24 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._pipe.received += data
-        while self._pipe.received and not self.ended.done():
-            before = len(self._pipe.received)
+        if not self._pipe.held:
+            self._read()
+
+    def _read(self) -> None:
+        """Handle what was received, some of it in each turn of the loop: a flood on the bus must
+        not delay devices."""
+        pipe = self._pipe
+        end = self._loop.time() + TURN_S
+        later = False
+        while pipe.received and not later and not self.ended.done():
+            before = len(pipe.received)
             result = self._client.loop_read()
-            if result or len(self._pipe.received) == before:
+            if result or len(pipe.received) == before:
                 break
+            later = bool(pipe.received) and self._loop.time() >= end
+        pipe.hold(later)
+        if later:
+            self._loop.call_soon(self._read)
         self._client.loop_write()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -29,7 +29,7 @@ class Hooks:
         self._hooks.append(hook)
 
     async def run(self, connection: Connection) -> None:
-        """Run all of them. Raises Unavailable when the connection ends, and what a hook raises."""
+        """Run all of them. Raises Unavailable when the connection ends."""
         for hook in self._hooks:
             await self._run(hook, connection)
 
@@ -42,9 +42,9 @@ class Hooks:
         return STORE if self._waits else ""
 
     async def _run(self, hook: Hook, connection: Connection) -> None:
-        """While what a hook needs is away (the store) it is run again, on the same connection:
-        closing that would have the broker publish our Last Will and deliver again all that we have
-        not acknowledged, at each attempt."""
+        """A hook that fails is run again, on the same connection, whether what it needs is away
+        (the store) or it has a mistake: closing that would have the broker publish our Last Will
+        and deliver again all that we have not acknowledged, at each attempt."""
         pause_s = self._settings.backoff_initial_s
         while True:
             try:
@@ -55,9 +55,10 @@ class Hooks:
                 if not self._waits:
                     self._log.warning("connect hook waits", why=str(error))
                 self._waits = True
-            except Exception:
+                self._failed = False
+            except Exception as error:
+                self._log.error("connect hook failed", next_try_s=pause_s, exc_info=error)
                 self._failed = True
-                raise
             else:
                 self._waits = self._failed = False
                 return

@@ -19,6 +19,7 @@ class Pipe:
         self._sent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.received = bytearray()
+        self.held = False
 
     def recv(self, size: int) -> bytes:
         if not self.received:
@@ -40,6 +41,17 @@ class Pipe:
         sent, self._sent = self._sent, []
         if sent and self.transport is not None:
             self.transport.write(b"".join(sent))
+
+    def hold(self, held: bool) -> None:
+        """Read nothing more from the broker, or go on."""
+        transport = self.transport
+        if held == self.held or transport is None or transport.is_closing():
+            return
+        self.held = held
+        if held:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
 
     def pending(self) -> int:
         return len(self.received)

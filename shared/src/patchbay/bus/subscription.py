@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self
 
@@ -51,12 +52,16 @@ class Subscription:
         set aside, and acknowledged when ``set_aside`` returns, which raises Unavailable until then.
         What waits is bounded by the Receive Maximum that we gave the broker.
         """
-        queue: asyncio.Queue[Message] = asyncio.Queue()
-        subscription = cls(pattern, queue.put_nowait, asked=asked)
+        queue: deque[Message] = deque()
+        something = asyncio.Event()
+        subscription = cls(pattern, queue.append, asked=asked)
 
         async def work() -> None:
             while True:
-                message = await queue.get()
+                while not queue:
+                    something.clear()
+                    await something.wait()
+                message = queue.popleft()
                 failure: Exception | None = None
                 pause = settings.backoff_initial_s
                 while not comes_again(message):
@@ -78,7 +83,13 @@ class Subscription:
         def deliver(message: Message) -> None:
             if subscription._worker is None:
                 subscription._worker = spawn(work(), f"handler of {pattern}")
-            queue.put_nowait(message)
+            if queue and queue[-1].connection is not message.connection:
+                # The first of a new connection: the broker delivers again what came on the last.
+                waiting = [one for one in queue if not comes_again(one)]
+                queue.clear()
+                queue.extend(waiting)
+            queue.append(message)
+            something.set()
 
         subscription.deliver = deliver
         return subscription

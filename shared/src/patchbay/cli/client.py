@@ -184,7 +184,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         padding=(0, 3, 0, 0),
     )
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(printable(column), overflow="fold")
     for row in rows:
         table.add_row(*(_shown(value) for value in row))
     in_a_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ

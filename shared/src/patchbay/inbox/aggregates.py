@@ -49,6 +49,10 @@ Report = Callable[[str, Any, str], Awaitable[None]]
 DONE_COMMANDS = 16
 """Commands that each document remembers: more than the broker sends again of one device."""
 
+APPLIED_SOURCES = 32
+"""Sources that each document remembers, those applied last: a device changes its edge now and then,
+and whoever may publish events can name as many sources as he likes."""
+
 
 class Outgoing(NamedTuple):
     """An encoded event that is to be published on ``<device>/event/<name>``."""
@@ -94,7 +98,10 @@ class Aggregate(Generic[T]):
     def apply(self, event: Event) -> None:
         """Remember that this event has been applied."""
         if event.sequence:
+            self.applied.pop(event.source, None)
             self.applied[event.source] = (event.epoch, event.sequence)
+            if len(self.applied) > APPLIED_SOURCES:
+                del self.applied[next(iter(self.applied))]
         self.changed = True
 
     def publish(self, id: str, outgoing: Outgoing) -> None:

@@ -67,6 +67,9 @@ GATHER_S = 0.02
 """After a large round, so long for the edges' windows to fill again: what costs is a write of an
 aggregate, and a round of twice the size has no more of them. Nobody waits for a backlog's end."""
 
+LARGE_BYTES = 140_000
+"""A larger message is no batch of an edge's outbox."""
+
 ROUND_EVENTS = 1000
 """Events to one round, an edge's window: the larger a round, the fewer writes of each aggregate."""
 
@@ -80,6 +83,10 @@ class _Info(msgspec.Struct):
 
 
 _info = msgspec.json.Decoder(_Info)
+
+
+def _content(message: Message) -> tuple[str, bytes]:
+    return message.topic, message.payload
 
 
 class Inbox:
@@ -118,6 +125,7 @@ class Inbox:
         self._watermarks.report = SetAside(bus, store, service).report
         self._loaded = False
         self._arrived: deque[Message] = deque()
+        self._contents: dict[tuple[str, bytes], Message] = {}
         self._in_hand: list[tuple[Message, list[Event]]] = []
         self._something = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -178,10 +186,41 @@ class Inbox:
 
     def _deliver(self, message: Message) -> None:
         if self._arrived and self._arrived[-1].connection is not message.connection:
-            # The first of a new connection: the broker delivers again what came on the last one.
-            self._arrived = deque(one for one in self._arrived if not self._bus.comes_again(one))
+            # The first of a new connection: what came on the last one is sent again.
+            self._arrived = deque(one for one in self._arrived if not self._comes_again(one))
+            self._contents = {_content(one): one for one, _ in self._in_hand}
+            self._contents |= {_content(one): one for one in self._arrived}
+        content = _content(message)
+        copy = self._contents.get(content)
+        if copy is not None and copy.connection is message.connection and self._numbered(message):
+            message.ack()  # its edge has sent it again, since it waits for so long
+            return
+        if len(message.payload) > LARGE_BYTES and self._rejected(self._decode(message)):
+            message.ack()
+            return
+        self._contents[content] = message
         self._arrived.append(message)
         self._something.set()
+
+    def _comes_again(self, message: Message) -> bool:
+        """It will be sent again: by the broker, which keeps our session, or by its edge."""
+        if self._bus.comes_again(message):
+            return True
+        return message.connection is not self._bus.connection and self._numbered(message)
+
+    def _numbered(self, message: Message) -> bool:
+        """Does its edge send all of it until we have acknowledged it?"""
+        return all(event.sequence for event in self._decode(message))
+
+    def _rejected(self, events: list[Event]) -> bool:
+        """Is nothing of it numbered by an edge, and all of it invalid? Then it is refused now: a
+        thousand of the largest messages must not wait in memory."""
+        invalid = [one for one in events if isinstance(one, Faulty) and not one.sequence]
+        if len(invalid) < len(events):
+            return False
+        for one in invalid:
+            self._bus.dead_letter(self._service, one.fault, one.original, topic=one.topic)
+        return True
 
     def _unit_info(self, message: Message) -> None:
         """A unit says which epoch it sends; the broker lets nobody else publish that."""
@@ -224,6 +263,8 @@ class Inbox:
             self._progress.moved()
             pause = self._settings.backoff_initial_s
             done, self._in_hand = self._in_hand, []
+            for message, _ in done:
+                self._contents.pop(_content(message), None)
             if sum(len(events) for _, events in done) > self._large_round:
                 await self._let_gather()
 
@@ -244,6 +285,7 @@ class Inbox:
         while self._arrived and events < ROUND_EVENTS:
             message = self._arrived.popleft()
             if self._bus.comes_again(message):
+                self._contents.pop(_content(message), None)
                 continue
             decoded = self._decode(message)
             events += len(decoded)

@@ -1,10 +1,10 @@
 """What peers have sent, handed on in parts, so that no peer holds the event loop.
 
-One read brings up to 256 KB. That may be one report, or a hundred thousand objects of two bytes,
-which would keep the loop for as long as all of them take. So a connection gets `PART_BYTES` of what
-it has sent at a time: the first part at once, the others in turn with all other connections of its
-server that have more, for `TURN_S` of each turn of the loop. Until all is handed on nothing more is
-read from it: the rest waits in the kernel's buffers, and then at the peer.
+One read brings up to 4 KB. That may be one report, or two thousand objects of two bytes, and the
+next read brings as many, which would keep the loop for as long as all of them take. So a connection
+gets `PART_BYTES` of what it has sent at a time: the first part at once, the others in turn with all
+other connections of its server that have more, for `TURN_S` of each turn of the loop. Until all is
+handed on nothing more is read from it: the rest waits in the kernel's buffers, then at the peer.
 
     transport -> Feed.received(bytes) -> deliver(part)    at once
                         Turns         -> deliver(part)    in later turns, one peer after the other
@@ -21,6 +21,10 @@ from typing import Final
 PART_BYTES: Final = 1024
 """Handed on at a time: the frames of a device that sends one or some, and no more objects of two
 bytes than are refused in a few milliseconds."""
+
+READ_BYTES: Final = 4096
+"""Read from one connection at a time. A thousand that send all that they can take 4 MB until their
+turn comes."""
 
 TURN_S: Final = 0.005
 """How long one turn of the loop goes on handing on what waits. Whoever sends one frame meanwhile

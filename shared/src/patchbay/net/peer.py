@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchbay.net.server import Server
 
 
-class Peer(asyncio.Protocol):
+class Peer(asyncio.BufferedProtocol):
     """The other end of one connection, as its `Session` sees it."""
 
     __slots__ = (
@@ -169,6 +169,13 @@ class Peer(asyncio.Protocol):
         self._session = session
         self.hold(False)
         self._end_if_all_is_read()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes: one buffer for all peers, since it is copied at once."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._server.buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()

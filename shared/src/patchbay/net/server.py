@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from patchbay.errors import Unavailable
 from patchbay.log import Logger
-from patchbay.net.feed import Turns
+from patchbay.net.feed import READ_BYTES, Turns
 from patchbay.net.limits import Limits
 from patchbay.net.peer import Peer
 from patchbay.net.session import Session
@@ -56,6 +56,7 @@ class Server:
         self.crashes = 0
         """Exceptions out of sessions."""
         self.paused = False
+        self.buffer = memoryview(bytearray(READ_BYTES))
         self.turns = Turns()
         self._make_session = make_session
         self._host = host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -237,7 +237,7 @@ class Store:
 
     async def pages(
         self, collection: str, query: Mapping[str, Any], size: int = PAGE
-    ) -> AsyncIterator[list[Document]]:
+    ) -> AsyncGenerator[list[Document]]:
         """The documents that match, ``size`` at a time: however many there are, memory holds one
         page, and other work goes on between two. Raises Unavailable, QueryRejected."""
         cursor = self._database[collection].find(query, batch_size=size)

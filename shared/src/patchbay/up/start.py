@@ -127,7 +127,8 @@ class _System:
         self._record = record
         self._units = record.units
         self._bus = _bus(config)
-        self._roster = Roster(self._bus)
+        instances = [one.instance for one in self._units]
+        self._roster = Roster(self._bus, instances, max_devices=0)
         self._progress = Progress()
         self._stop = asyncio.Event()
         self._accepting: set[str] = set()

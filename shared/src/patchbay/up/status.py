@@ -110,7 +110,7 @@ async def _roster(record: Record, config: Config) -> Roster:
         topics=Topics(record.root_topic),
         announce=False,
     )
-    roster = Roster(bus)
+    roster = Roster(bus, [one.instance for one in record.units])
     async with bus:
         # Without a broker, what it would tell stays offline.
         with suppress(TimeoutError, Unavailable):

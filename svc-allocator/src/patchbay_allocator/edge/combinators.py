@@ -137,8 +137,17 @@ class CombinatorsEdge:
         """The domain says ``offline`` for us when we are gone; it may say so too late."""
         message.ack()
         hand = self._hand(message)
-        if hand is not None and (message.payload == ONLINE) != hand.online:
+        if hand is None:
+            self._forget(message)
+        elif (message.payload == ONLINE) != hand.online:
             hand.tell()
+
+    def _forget(self, message: Message) -> None:
+        """An operator has one forgotten that is no longer in the settings."""
+        address = self.bus.topics.address(message.topic)
+        number = combinator_number(address.device) if address else None
+        if number is not None and not message.payload:
+            self.outbox.note(f"combinator/{number}", None)
 
     def _hand(self, message: Message) -> Hand | None:
         address = self.bus.topics.address(message.topic)

@@ -106,9 +106,9 @@ def _answer(text: bytes) -> Answer | Refused:
     found = parse(text)
     job, status, device = found.get("_id"), found.get("status"), found.get("device")
     if not isinstance(job, str) or not 1 <= len(job) <= MAX_ID:
-        return Refused("_id is no id", text)
+        return Refused(f"_id must be a text of 1 to {MAX_ID} characters", text)
     if status not in ("done", "error"):
-        return Refused("status is neither done nor error", text)
+        return Refused("status must be done or error", text)
     return Answer(job, status, _number(device))
 
 
@@ -125,7 +125,7 @@ def _mix(text: bytes) -> Mix | Refused:
     found = parse(text)
     job, code = found.get("_id"), found.get("code")
     if not isinstance(job, str) or not 1 <= len(job) <= MAX_ID:
-        return Refused("_id is no id", text)
+        return Refused(f"_id must be a text of 1 to {MAX_ID} characters", text)
     if not isinstance(code, str):
-        return Refused("code is not a text", text)
+        return Refused("code must be a text", text)
     return Mix(job, code)

@@ -64,12 +64,12 @@ def _job(text: bytes) -> Job | Refused:
     found = parse(text)
     data: Any = found.get("data")
     if not isinstance(data, dict):
-        return Refused("data is not an object", text)
+        return Refused("data must be an object", text)
     texts: list[str] = []
     for where, key in ((found, "ClientName"), (data, "CustomerName"), (data, "ColorCode")):
         value = where.get(key)
         if not isinstance(value, str):
-            return Refused(f"{key} is not a text", text)
+            return Refused(f"{key} must be a text", text)
         texts.append(value)
     client, customer, color = texts
     return Job(client, customer, color, text)

@@ -18,6 +18,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from patchbay.validation import explain
+
 MAX_OBJECT: Final = 65_536
 """Bytes of one object. The largest job that is taken has some 4 KB; a connection can make us hold
 this much, 64 MB for 1,000 of them."""
@@ -166,5 +168,5 @@ def parse(text: bytes) -> dict[str, Any]:
     try:
         found: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not sound JSON: {error}", text) from None
+        raise WireError(f"not sound JSON: {explain(error)}", text) from None
     return found

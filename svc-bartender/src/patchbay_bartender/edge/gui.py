@@ -19,8 +19,10 @@ from msgspec import Struct
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import OutcomeUnknown, Rejected, TooLarge, Unavailable
+from patchbay.hosts import hosts_of
 from patchbay.messages import Event, Failure, decode, encode, new_id
 from patchbay.runtime import Unit
+from patchbay.settings import RuntimeSettings
 from patchbay.websocket import Client, Limits, WebSocketServer
 from patchbay_bartender import messages
 from patchbay_bartender.edge.countdown import Countdown
@@ -46,6 +48,7 @@ MAX_ORDERS: Final = 64
 """Requests whose GUI is remembered, to be told if one fails."""
 
 AWAY = "the scheduler does not answer"
+ALL_TAKEN = "all connections are taken: only stop is accepted here"
 
 _state = msgspec.json.Decoder(State)
 _progress = msgspec.json.Decoder(Progress)
@@ -82,22 +85,35 @@ async def run(unit: Unit) -> None:
         edge.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.port),
-        limits=Limits(
-            max_connections=settings.max_connections,
-            max_message_bytes=settings.max_message_bytes,
-            write_buffer_bytes=settings.write_buffer_bytes,
-        ),
+        limits=limits_of(settings, unit.config.runtime),
         log=unit.log,
         origins=settings.origins,
+        hosts=hosts_of(settings.hosts, settings.origins),
     )
     async with server:
         edge.server = server
         unit.info_sources["connections"] = lambda: server.connections
         unit.info_sources["bad_input"] = lambda: edge.bad_input
+        unit.info_sources["refused"] = lambda: server.refused
+        unit.info_sources["evicted"] = lambda: server.evicted
         try:
             await unit.serving()
         finally:
             edge.close()
+
+
+def limits_of(settings: BartenderSettings, runtime: RuntimeSettings) -> Limits:
+    """What the port of the GUIs puts up with."""
+    return Limits(
+        max_connections=settings.max_connections,
+        max_per_address=settings.max_per_address,
+        trusted_proxies=tuple(runtime.trusted_proxies),
+        reserved=settings.reserved_connections,
+        reserved_s=settings.reserved_s,
+        max_message_bytes=settings.max_message_bytes,
+        write_buffer_bytes=settings.write_buffer_bytes,
+        max_invalid=runtime.max_invalid,
+    )
 
 
 class GuiEdge:
@@ -245,9 +261,13 @@ class GuiSession:
         except wire.WireError as error:
             self._edge.bad_input += 1
             self.send(wire.Error(str(error)))
+            self._client.invalid()
             return
         for frame in frames:
-            self._handle(frame)
+            if self._client.identify() or isinstance(frame, wire.Stop):
+                self._handle(frame)
+            else:
+                self.send(wire.Error(ALL_TAKEN))
 
     def lost(self) -> None:
         """A GUI that leaves changes nothing: what it has ordered is poured."""

@@ -22,12 +22,12 @@ from aiohttp import web
 
 from patchbay.bus import Bus, Message
 from patchbay.errors import OutcomeUnknown, Rejected, Unavailable
+from patchbay.hosts import hosts_of
 from patchbay.messages import Failure, decode, encode, new_id
 from patchbay.runtime import Unit
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
-from patchbay_lantern.edge.hosts import our_hosts
-from patchbay_lantern.edge.http_server import HttpServer, Response
+from patchbay_lantern.edge.http_server import Connection, HttpServer, Response
 from patchbay_lantern.messages import ALL, OUTCOME, SERVICE, SET, Outcome, Set, State
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire import http
@@ -107,7 +107,7 @@ class Api:
         self.settings = settings
         self._bus = bus
         self._page_port = page_port
-        self._hosts = our_hosts(settings)
+        self._hosts = hosts_of(settings.hosts, [*settings.origins, settings.api_url or ""])
         self._registry = registry
         self._state: State | None = None
         self._census = Census(bus, state=self._stated)
@@ -153,13 +153,15 @@ class Api:
         within_s = self.settings.request_s
         try:
             async with asyncio.timeout(within_s):
-                return await request.read()
+                body = await request.read()
         except TimeoutError as error:
             why = f"the body has not come within {within_s:g} s"
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "too_slow", why) from error
         except (web.RequestPayloadError, ConnectionError) as error:
             why = "the body is broken, or was not sent whole"
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad_request", why) from error
+        _is_whole(request)
+        return body
 
     async def _preflight(self, request: web.Request) -> web.Response:
         return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": METHODS})
@@ -228,6 +230,8 @@ class Api:
             if not ours:
                 why = "the server is not known by this name; its setting hosts can say that it is"
                 raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "unknown_host", why)
+            if not request.can_read_body:
+                _is_whole(request)
             response = await handler(request)
         except Refusal as refusal:
             response = self.refuse(refusal.status, refusal.code, str(refusal), refusal.id)
@@ -299,3 +303,8 @@ def _json(status: HTTPStatus, body: bytes) -> web.Response:
         content_type="application/json",
         headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
     )
+
+
+def _is_whole(request: web.Request) -> None:
+    if isinstance(connection := request.protocol, Connection):
+        connection.whole()

@@ -59,6 +59,9 @@ class HttpServer:
         self._port = port
         self._most = answering.settings.max_api_connections
         self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}
+        """Those without a whole request, who have waited longest first."""
         self._runner = web.AppRunner(
             answering.application(), handle_signals=False, shutdown_timeout=STOP_GRACE_S
         )
@@ -94,19 +97,44 @@ class HttpServer:
         return 0 if server is None else len(server.connections)
 
     def _connection(self) -> asyncio.Protocol:
-        """What answers a new connection."""
+        """What answers a new connection. If there are too many, the one is closed that has been
+        without a whole request for longest: a caller sends its own at once."""
         server = self._runner.server
-        if server is None or self.connections >= self._most:
+        if server is None:
             return Full()
-        return Connection(server, self._answering)
+        if len(self._connections) >= self._most:
+            oldest = next(iter(self._idle), None)
+            if oldest is None:
+                return Full()
+            self.forget(oldest)
+            asyncio.get_running_loop().call_soon(oldest.cut)  # it may have no transport yet
+        connection = Connection(server, self._answering, self)
+        self._connections.add(connection)
+        self._idle[connection] = None
+        return connection
+
+    def idle(self, connection: Connection) -> None:
+        """It has been answered, and may send another request."""
+        if connection in self._connections:
+            self._idle.pop(connection, None)
+            self._idle[connection] = None
+
+    def busy(self, connection: Connection) -> None:
+        """Its request is there, and will be answered."""
+        self._idle.pop(connection, None)
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+        self._connections.discard(connection)
+        self._idle.pop(connection, None)
 
 
 class Connection(web.RequestHandler):
     """One connection. What the library would refuse in words of its own is refused in ours."""
 
-    __slots__ = ("_answering",)
+    __slots__ = ("_answering", "_house")
 
-    def __init__(self, server: web.Server, answering: Answering) -> None:
+    def __init__(self, server: web.Server, answering: Answering, house: HttpServer) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -116,6 +144,20 @@ class Connection(web.RequestHandler):
             logger=_LIBRARY,
         )
         self._answering = answering
+        self._house = house
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._house.forget(self)
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """End it, for another."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def whole(self) -> None:
+        """Its request is there, and will be answered."""
+        self._house.busy(self)
 
     def handle_error(
         self,
@@ -137,7 +179,9 @@ class Connection(web.RequestHandler):
         """Send an answer, in JSON also where the library answered before the application."""
         if isinstance(resp, web.HTTPException):
             resp = self._answering.refuse(HTTPStatus(resp.status), "bad_request", resp.reason)
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        self._house.idle(self)
+        return finished
 
 
 class Full(asyncio.Protocol):

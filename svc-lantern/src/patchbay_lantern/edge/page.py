@@ -16,12 +16,12 @@ from typing import Final, Self
 import msgspec
 
 from patchbay.bus import Bus
+from patchbay.hosts import hosts_of
 from patchbay.runtime import Unit
 from patchbay.websocket import Client, Limits, Page, WebSocketServer
 from patchbay_lantern.census import Census
 from patchbay_lantern.commands import COMMANDS, Registry
 from patchbay_lantern.edge.following import Follower
-from patchbay_lantern.edge.hosts import our_hosts
 from patchbay_lantern.messages import Order
 from patchbay_lantern.settings import LanternSettings
 from patchbay_lantern.wire.page import Command, Lanterns, encode
@@ -63,10 +63,13 @@ async def run(unit: Unit) -> None:
         edge.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.page_port),
-        limits=Limits(max_connections=settings.max_browsers, max_message_bytes=MAX_MESSAGE),
+        limits=Limits(
+            max_connections=settings.max_browsers,
+            max_message_bytes=MAX_MESSAGE,
+        ),
         log=unit.log,
         pages=pages(settings, unit.config.port(settings.api_port)),
-        hosts=our_hosts(settings),
+        hosts=hosts_of(settings.hosts, [*settings.origins, settings.api_url or ""]),
     )
     edge.server = server
     async with server, edge:

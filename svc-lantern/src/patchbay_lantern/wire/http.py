@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from patchbay.validation import explain
 from patchbay_lantern.wire.errors import WireError
 
 MAX_BODY: Final = 65_536
@@ -42,7 +43,7 @@ def decode(body: bytes) -> Call:
     try:
         found: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError("bad_json", f"not JSON: {error}") from error
+        raise WireError("bad_json", f"not JSON: {explain(error)}") from error
     if not isinstance(found, dict):
         raise WireError("bad_request", 'an object with "method" and "params" is wanted')
     if found.get("method") != METHOD:

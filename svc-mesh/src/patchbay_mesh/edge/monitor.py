@@ -69,7 +69,9 @@ async def run(unit: Unit) -> None:
         monitor.connected,
         host=unit.listen_host,
         port=unit.config.port(settings.monitor_port),
-        limits=Limits(max_connections=settings.max_connections),
+        limits=Limits(
+            max_connections=settings.max_connections,
+        ),
         log=unit.log,
     )
     monitor.server = server
@@ -77,6 +79,7 @@ async def run(unit: Unit) -> None:
         unit.info_sources["connections"] = lambda: server.connections
         unit.info_sources["dropped"] = lambda: server.dropped
         unit.info_sources["nodes"] = lambda: len(monitor.nodes)
+        unit.info_sources["crowded_out"] = lambda: monitor.crowded
         unit.info_sources["not_admitted"] = lambda: monitor.refused
         unit.spawn(monitor.count_lines(), "lines")
         if monitor.list is not None:
@@ -87,11 +90,16 @@ async def run(unit: Unit) -> None:
 class Watching:
     """One dashboard. What it says means nothing to us."""
 
+    def __init__(self, clients: set[Client], client: Client) -> None:
+        self._clients = clients
+        self._client = client
+        clients.add(client)
+
     def received(self, message: str | bytes) -> None:
         """Dashboards only look."""
 
     def lost(self) -> None:
-        """Nothing is owed to who has gone."""
+        self._clients.discard(self._client)
 
 
 class Monitor:
@@ -108,6 +116,10 @@ class Monitor:
         self.connection = wire.ConnectionStatus(socket=False, uart=False)
         self._robots = wire.encode(wire.RobotStatus(()))
         self._bus = bus
+        self._clients: set[Client] = set()
+        self.crowded = 0
+        """Dashboards that were dropped because too much waited for all together."""
+        self._buffers_bytes = settings.buffers_bytes
         self._max_nodes = settings.max_nodes
         self._list_interval_s = settings.monitor_interval_s
         self._lines_allowed = settings.traffic_lines_per_s
@@ -126,14 +138,16 @@ class Monitor:
 
     def connected(self, client: Client) -> Watching:
         """A dashboard has connected: it gets a snapshot."""
+        watching = Watching(self._clients, client)
         if self.list is not None:
             client.send(self.list.text())
-            return Watching()
-        nodes = tuple(view for _, view in sorted(self.nodes.items()))
-        for text in (wire.encode(self.connection), wire.encode(wire.NodeStatus(nodes))):
-            client.send(text)
-        client.send(self._robots)
-        return Watching()
+        else:
+            nodes = tuple(view for _, view in sorted(self.nodes.items()))
+            client.send(wire.encode(self.connection))
+            client.send(wire.encode(wire.NodeStatus(nodes)))
+            client.send(self._robots)
+        self._bound()
+        return watching
 
     async def send_list(self) -> None:
         """Send the whole list whenever it has changed, not too often."""
@@ -143,6 +157,7 @@ class Monitor:
             nodes.tick()
             if nodes.changed and self.server is not None:
                 self.server.broadcast(nodes.text())
+                self._bound()
 
     async def count_lines(self) -> None:
         """Say once a second how many lines were not shown."""
@@ -237,6 +252,18 @@ class Monitor:
         """To all dashboards of v1: those of v2 read the list, and nothing else."""
         if self.server is not None and self.list is None:
             self.server.broadcast(text)
+            self._bound()
+
+    def _bound(self) -> None:
+        """While too much waits for all dashboards together, drop the one that lets most wait."""
+        waiting = {client: client.waiting_bytes for client in self._clients}
+        total = sum(waiting.values())
+        while total > self._buffers_bytes:
+            worst = max(waiting, key=waiting.__getitem__)
+            total -= waiting.pop(worst)
+            self._clients.discard(worst)
+            self.crowded += 1
+            worst.abort()
 
     def _misunderstood(self, message: BusMessage, error: Exception) -> None:
         self._structlog.warning("not understood", topic=message.topic, error=str(error))

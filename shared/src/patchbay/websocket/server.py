@@ -7,7 +7,8 @@
 
 As `patchbay.net` does for TCP, a `WebSocketServer` makes one `Session` for each connection and owns
 its limits. A client that does not read is dropped when too much waits for it, and holds nobody up.
-Nor does one that never says what it wants: of too many such the oldest is cut.
+Nor does one that never says what it wants: of too many such the oldest is cut. When all slots are
+taken, `ClientSlots` says who is served.
 The protocol itself (RFC 6455) is the websockets library's.
 """
 
@@ -17,25 +18,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import State
-from websockets.typing import Origin
 
 from patchbay.errors import Unavailable
-from patchbay.hosts import Hosts
+from patchbay.hosts import ANY, Hosts
 from patchbay.log import Logger
 from patchbay.net.feed import Feed, Turns
-from patchbay.net.limits import MAX_INVALID
-from patchbay.sockets import peer_address, why_not_listening
+from patchbay.sockets import why_not_listening
 from patchbay.tasks import Tasks
+from patchbay.websocket.client import Client, Session
+from patchbay.websocket.limits import Limits, Page
+from patchbay.websocket.slots import ClientSlots, Place
 
 GOING_AWAY: Final = 1001
 POLICY_VIOLATION: Final = 1008
@@ -54,111 +54,12 @@ _LIBRARY = logging.getLogger("patchbay.websocket.library")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
 
 
-class Session(Protocol):
-    """What an edge does with one client. Both are called in the loop and must not block."""
-
-    def received(self, message: str | bytes) -> None:
-        """A whole message came: text, or bytes. An exception closes this connection (1011)."""
-
-    def lost(self) -> None:
-        """The connection is gone, whoever ended it. Called once; nothing is received after it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one server puts up with. Times are seconds, sizes bytes."""
-
-    max_connections: int = 1000
-    """One more is answered with 503."""
-    max_opening: int = 500
-    """Connections that have not finished their handshake, or are being given a page. With one more
-    the oldest of them is cut: whoever opens connections and says nothing keeps nobody out. A
-    thousand browsers that come back at once are fewer than this at any one moment."""
-    max_message_bytes: int = 65_536
-    """A longer message closes the connection with 1009."""
-    write_buffer_bytes: int = 262_144
-    """A client that lets more than this wait is dropped: it does not read what we send."""
-    open_timeout_s: float = 10.0
-    """From the connection to the end of its handshake; who says nothing is closed then."""
-    ping_interval_s: float = 20.0
-    """A ping this often keeps connections open through routers."""
-    ping_timeout_s: float = 20.0
-    """A client that does not answer a ping for so long is gone."""
-    max_invalid: int = MAX_INVALID
-    """Invalid messages after which a client is closed, where its session goes on after one
-    (`Client.invalid`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a plain GET of one path answers."""
-
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Client:
-    """The other end of one connection, as its `Session` sees it."""
-
-    __slots__ = ("_closed", "_connection", "_invalid", "_server", "address", "origin", "path")
-
-    def __init__(self, server: WebSocketServer, connection: ServerConnection) -> None:
-        self._server = server
-        self._connection = connection
-        self._closed = False
-        self._invalid = 0
-        self.address = peer_address(connection.remote_address)
-        """``10.0.0.7:40112`` or ``[fe80::1]:40112``."""
-        request = connection.request
-        self.path = "/" if request is None else request.path
-        """The path and query that it asked for."""
-        self.origin = None if request is None else request.headers.get("Origin")
-        """The page that it comes from, as a browser says it."""
-
-    @property
-    def closing(self) -> bool:
-        """Nothing more will be received, and what is sent now goes nowhere."""
-        return self._closed or self._connection.protocol.state is not State.OPEN
-
-    def send(self, message: str | bytes) -> None:
-        """Send a message, in order: text as a text frame, bytes as a binary one. Never waits."""
-        if not self.closing:
-            broadcast((self._connection,), message)
-            self._server.look_at(self)
-
-    def invalid(self) -> bool:
-        """It has sent something invalid. With too many of those it is closed (1008).
-
-        Call it for each where the session goes on after one. Is the connection closing now?
-        """
-        self._invalid += 1
-        if self._invalid >= self._server.limits.max_invalid and not self.closing:
-            self._server.close_invalid(self)
-        return self.closing
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Receive nothing more; what was sent still drains. Harmless when said twice."""
-        if not self.closing:
-            self._closed = True
-            self._server.keep(self._connection.close(code, reason))
-
-    def abort(self) -> None:
-        """Cut the connection; what was not sent is thrown away."""
-        self._closed = True
-        self._connection.transport.abort()
-
-    @property
-    def waiting_bytes(self) -> int:
-        """What was sent and the kernel has not taken yet."""
-        return self._connection.transport.get_write_buffer_size()
-
-
 class WebSocketServer:
     """Listens on one port and gives each connection a session. Use it as a context manager.
 
-    ``pages`` answers a plain GET by its path. ``origins``: whose pages may connect, and ``hosts``:
-    under which names of ours they may ask; None: any.
+    ``pages`` answers a plain GET by its path. ``origins``: whose pages may connect; None, or `ANY`
+    among them: any. A client without an origin is no browser, and may connect. ``hosts``: under
+    which names of ours clients may ask; None: any.
     """
 
     def __init__(
@@ -179,17 +80,26 @@ class WebSocketServer:
         self.limits = limits
         self._log = log
         self._pages = dict(pages or {})
-        self._origins = None if origins is None else [Origin(one) for one in origins]
+        self._origins = None if origins is None or ANY in origins else frozenset(origins)
         self._hosts = hosts
         self._server: Server | None = None
         self._opening: dict[ServerConnection, None] = {}
         """Who has connected and is no WebSocket yet, in the order in which they came."""
-        self._admitted: set[ServerConnection] = set()
+        self._slots: ClientSlots[ServerConnection] = ClientSlots(
+            limits.max_connections,
+            share=limits.max_per_address,
+            reserved=limits.reserved,
+            reserved_s=limits.reserved_s,
+        )
         """Whose handshake we have agreed to, until the connection is gone."""
+        self._exempt = {"127.0.0.1", "::1", *limits.trusted_proxies}
+        self._admitted: set[ServerConnection] = set()
         self._clients: set[Client] = set()
         self._farewells = Tasks("websocket", self._close_failed)
         self.refused = 0
         """Connections that there was no room for."""
+        self.evicted = 0
+        """Clients that gave way to others."""
         self.dropped = 0
         """Clients that did not read."""
         self.hurried = 0
@@ -221,7 +131,6 @@ class WebSocketServer:
                 self._host,
                 self._port,
                 process_request=self._answer,
-                origins=self._origins,
                 compression=None,  # messages are small
                 open_timeout=limits.open_timeout_s,
                 ping_interval=limits.ping_interval_s,
@@ -309,6 +218,12 @@ class WebSocketServer:
         """A connection is gone."""
         self._opening.pop(connection, None)
         self._admitted.discard(connection)
+        self._slots.leave(connection)
+
+    def identify(self, connection: ServerConnection) -> bool:
+        """The client has sent a valid message. Does it have a slot?"""
+        self._evict(self._slots.identify(connection))
+        return self._slots.place(connection) is not Place.RESERVED
 
     # Details
 
@@ -319,6 +234,8 @@ class WebSocketServer:
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "The server is not known by this name; its setting hosts can say that it is.",
             )
+        if not self._may_connect(request):
+            return _refusal(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect.")
         if request.headers.get("Upgrade") is None:
             page = self._pages.get(request.path.partition("?")[0])
             if page is not None:
@@ -326,14 +243,34 @@ class WebSocketServer:
             if self._pages:
                 return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.")
             return _refusal(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket.")
-        if len(self._admitted) >= self.limits.max_connections:
+        if connection not in self._opening:  # it is gone already
+            return None
+        address = str((connection.remote_address or ("",))[0])
+        host = "" if address in self._exempt else address
+        now = asyncio.get_running_loop().time()
+        place, victim = self._slots.arrive(connection, host, now)
+        self._evict(victim)
+        if place is Place.NONE:
             self.refused += 1
-            self._log.warning("connection refused: too many", all=self.refused)
+            if self.refused % _SAID_EACH == 1:
+                self._log.warning("connection refused: too many", all=self.refused)
             return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections.")
-        if connection in self._opening:  # it may be gone already
-            del self._opening[connection]
-            self._admitted.add(connection)
+        del self._opening[connection]
+        self._admitted.add(connection)
         return None
+
+    def _may_connect(self, request: Request) -> bool:
+        if self._origins is None or request.headers.get("Upgrade") is None:
+            return True
+        return self._origins.issuperset(request.headers.get_all("Origin"))
+
+    def _evict(self, victim: ServerConnection | None) -> None:
+        if victim is None:
+            return
+        self.evicted += 1
+        if self.evicted % _SAID_EACH == 1:
+            self._log.warning("client closed to make room", all=self.evicted)
+        victim.transport.abort()
 
     async def _serve(self, connection: ServerConnection) -> None:
         client = Client(self, connection)
