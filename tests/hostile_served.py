@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from patchbay.bus import Bus
 from patchbay.errors import OutcomeUnknown, PatchbayError
@@ -273,9 +273,15 @@ class Guests:
         await self._told(before, lambda remaining: remaining > 0)
 
     async def _stop(self, before: list[int]) -> None:
-        async with Gui(self._ports["bartender"]) as gui:
-            await gui.say(Stop())
-            await self._told(before, lambda remaining: remaining == 0)
+        while True:
+            try:
+                async with Gui(self._ports["bartender"]) as gui:
+                    await gui.say(Stop())
+                    await self._told(before, lambda remaining: remaining == 0)
+                break
+            except InvalidStatus:  # told that there is no room: one tries again
+                self._of("stop takes effect").repeated += 1
+                await asyncio.sleep(LOOK_S)
         if min(gui.statuses[-2] for gui in self._guis) < 2:
             raise ValueError("the drink was at its end before it was stopped")
 

@@ -56,7 +56,7 @@ class BartenderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Connections beyond those, for newcomers when all are taken. With its first valid message a
     GUI takes the place of one that never sent any; if there is none, it can only stop."""
 
-    reserved_s: Seconds = 2.0
+    reserved_s: Seconds = 0.3
     """How long a newcomer there may be silent when another one comes: a stop is sent at once."""
 
     max_message_bytes: Positive = 65_536

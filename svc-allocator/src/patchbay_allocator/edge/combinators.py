@@ -291,7 +291,6 @@ class Hand:
 
     def refused(self, reason: str, original: bytes) -> None:
         self._edge.bad_input += 1
-        self._log.warning("bad input", reason=reason)
         self._edge.bus.dead_letter(SERVICE, reason, original, peer=self.link.address)
 
     def _record(self, answer: Answer) -> None:
