@@ -124,6 +124,7 @@ class House:
             ended_grace_s=0,
             dead_after_s=self.settings.dead_after_s,
             send_buffer_bytes=self.settings.send_buffer_bytes,
+            max_per_address=self.settings.max_per_address,
         )
         server = Server(edge.connected, "127.0.0.1", self.port, limits, get_logger("tlv"))
         edge.server = await stack.enter_async_context(server)

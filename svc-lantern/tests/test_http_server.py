@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -207,3 +208,56 @@ async def test_who_says_nothing_or_half_of_it_is_closed_in_time(make_house: Make
         assert answer.startswith(b"HTTP/1.1 408 ") if wanted else answer == b""
         assert wanted in answer
         writer.close()
+
+
+def pipelining(port: int) -> socket.socket:
+    """A connection that sends requests as long as somebody takes them, and reads no answer."""
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    deaf.connect(("127.0.0.1", port))
+    deaf.setblocking(False)
+    return deaf
+
+
+async def push(deaf: socket.socket) -> None:
+    """Send requests until nothing more is taken."""
+    request = b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
+    stuck = 0
+    while stuck < 20:
+        try:
+            deaf.send(request)
+            stuck = 0
+        except BlockingIOError:
+            stuck += 1
+        await asyncio.sleep(0.01)
+
+
+async def test_a_call_is_answered_while_others_pipeline_and_never_read(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_api_connections=2, request_s=60.0)
+    await house.start("api", "domain")
+    deaf = [pipelining(house.api_port) for _ in range(2)]
+    try:
+        for one in deaf:
+            await push(one)
+        async with aiohttp.ClientSession() as session:
+            assert (await Client(house, session).post(RED))[0] == 200
+    finally:
+        for one in deaf:
+            one.close()
+
+
+async def test_who_does_not_read_the_answers_is_closed_in_time(make_house: MakeHouse) -> None:
+    house = make_house(request_s=0.5)
+    await house.start("api", "domain")
+    with pipelining(house.api_port) as deaf:
+
+        async def is_closed() -> bool:
+            try:
+                await push(deaf)
+            except OSError:
+                return True
+            return False
+
+        await eventually(is_closed)

@@ -275,3 +275,38 @@ async def test_an_edge_that_starts_while_lanterns_shine_tells_them_how(house: Ho
     lantern = await house.lantern()
     await lantern.hears(ON + RED)
     await lantern.close()
+
+
+async def test_lanterns_keep_their_connections_while_another_address_takes_all_it_can(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_connections=60, max_per_address=20)
+    await house.start()
+    server = house.tlv.server
+    assert server is not None
+    lanterns = [
+        Wire(*await asyncio.open_connection("127.0.0.1", house.port, local_addr=("127.0.0.3", 0)))
+        for _ in range(10)
+    ]
+    await until(lambda: server.connections == 10)
+    hostile = []
+    try:
+        for _ in range(1000):
+            one = socket.socket()
+            hostile.append(one)
+            one.bind(("127.0.0.2", 0))
+            one.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", house.port))
+        await until(lambda: server.evicted == 950)
+        await house.tell("COLOR", "ff0000")
+        for lantern in lanterns:
+            await lantern.hears(RED)
+        late = Wire(
+            *await asyncio.open_connection("127.0.0.1", house.port, local_addr=("127.0.0.4", 0))
+        )
+        await late.hears(RED)
+        for lantern in (*lanterns, late):
+            await lantern.close()
+    finally:
+        for one in hostile:
+            one.close()

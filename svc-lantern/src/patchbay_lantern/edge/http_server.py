@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
@@ -25,6 +26,10 @@ STOP_GRACE_S: Final = 1.0
 LINGER_S: Final = 2.0
 """How long the rest of a body that was refused unread is listened to: a client that is cut off
 while it sends may not see the answer."""
+
+SEND_BUFFER_BYTES: Final = 65_536
+"""Answers that the kernel may hold for a client that does not read them, and as many we: hundreds.
+With more, its next request waits, for `request_s` at most."""
 
 _LIBRARY = logging.getLogger("patchbay_lantern.aiohttp")
 _LIBRARY.setLevel(logging.CRITICAL)  # it logs each port scan with a traceback; we say what counts
@@ -146,6 +151,12 @@ class Connection(web.RequestHandler):
         self._answering = answering
         self._house = house
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        super().connection_made(transport)
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=SEND_BUFFER_BYTES)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._house.forget(self)
         super().connection_lost(exc)
@@ -179,9 +190,13 @@ class Connection(web.RequestHandler):
         """Send an answer, in JSON also where the library answered before the application."""
         if isinstance(resp, web.HTTPException):
             resp = self._answering.refuse(HTTPStatus(resp.status), "bad_request", resp.reason)
-        finished = await super().finish_response(request, resp, start_time)
-        self._house.idle(self)
-        return finished
+        self._house.idle(self)  # from here on only the client's reading is waited for
+        try:
+            async with asyncio.timeout(self._answering.settings.request_s):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self.cut()
+            return resp, True
 
 
 class Full(asyncio.Protocol):
