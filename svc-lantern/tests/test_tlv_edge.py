@@ -76,6 +76,25 @@ async def test_a_command_that_comes_meanwhile_is_read_after_the_present_state(
     await lantern.close()
 
 
+async def test_after_the_present_state_commands_are_sent_at_once_again(
+    make_house: MakeHouse,
+) -> None:
+    """However close together they come: the first one waits, and the pause ends with it."""
+    house = make_house(send_pause_s=1.0)
+    await house.start()
+    await house.tell("COLOR", "ff0000")
+    lantern = await house.lantern()
+    assert await lantern.reads() == RED
+    (session,) = house.tlv._lanterns
+    await house.tell("COLOR", "00ff00")
+    assert session._timer is not None
+    await lantern.hears(GREEN)
+    assert session._timer is None
+    await house.tell("ON")
+    await lantern.hears(ON)
+    await lantern.close()
+
+
 async def test_of_many_commands_that_come_meanwhile_only_the_state_is_sent(
     make_house: MakeHouse,
 ) -> None:

@@ -162,7 +162,16 @@ class TlvEdge:
 class LanternSession:
     """One connection of a lantern."""
 
-    __slots__ = ("_edge", "_later", "_missed", "_peer", "_said", "_said_since", "_timer")
+    __slots__ = (
+        "_edge",
+        "_later",
+        "_missed",
+        "_peer",
+        "_said",
+        "_said_since",
+        "_state_left",
+        "_timer",
+    )
 
     def __init__(self, edge: TlvEdge, peer: Peer) -> None:
         self._edge = edge
@@ -172,6 +181,8 @@ class LanternSession:
         self._said_since = 0.0
         self._later: list[bytes] = []
         """Commands that follow, each after a pause: the present state, and what came since."""
+        self._state_left = 0
+        """How many of those, the first ones, are the present state."""
         self._timer: asyncio.TimerHandle | None = None
         peer.on_drained(self._reads_again)
 
@@ -182,15 +193,19 @@ class LanternSession:
         if self._timer is not None:
             self._later.append(data)
             if len(self._later) > MAX_LATER:
-                self._later = list(self._edge.present)
+                self._queue_state()
             return
         self._send(data)
 
     def catch_up(self) -> None:
         """Bring the lantern to the present state, one command after the other."""
-        self._later = list(self._edge.present)
+        self._queue_state()
         if self._timer is None:
             self._send_next(self._edge.settings.send_pause_s)
+
+    def _queue_state(self) -> None:
+        self._later = list(self._edge.present)
+        self._state_left = len(self._later)
 
     def _send_next(self, pause_s: float) -> None:
         """Send the next command that waits, if the lantern's machine has the one before; the pause
@@ -203,6 +218,9 @@ class LanternSession:
             next_s = min(max(2 * pause_s, MIN_RETRY_S), MAX_RETRY_S)
         else:
             self._send(self._later.pop(0))
+            if not self._state_left and not self._later:
+                return  # a live command was the last: those that follow it do not wait
+            self._state_left = max(0, self._state_left - 1)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(next_s, self._send_next, next_s)
 
