@@ -35,7 +35,7 @@ _DIGEST = 9
 _NOT_ALLOWED = re.compile(r"[^a-z0-9_-]")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def device_id(original: str) -> str:
     """The device id that stands in topics for ``original``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -53,6 +53,10 @@ SAVED = 200
 
 STOP_SAVE_S = 0.5
 """How long a stop may take to note what the broker has confirmed; else that is published again."""
+
+NEW_AT_ONCE = 50
+"""New boards that are stored together: until then a board takes some 30 KB beside what it takes for
+good, and whoever invents boards brings a thousand in one round."""
 
 LAG = timedelta(seconds=5)
 """A report that is so old when it comes is part of a backlog: until that is worked off, a board's
@@ -194,6 +198,25 @@ class LockerDomain:
     # Reports
 
     async def _apply(self, events: list[Event]) -> None:
+        for part in self._parts(events):
+            await self._apply_part(part)
+
+    def _parts(self, events: list[Event]) -> Iterator[list[Event]]:
+        """The events in parts with at most `NEW_AT_ONCE` new boards each; one part at least."""
+        part: list[Event] = []
+        new: set[str] = set()
+        for event in events:
+            part.append(event)
+            device = device_id(event.subject)
+            if self.kept.boards.get(device) is None:
+                new.add(device)
+                if len(new) == NEW_AT_ONCE:
+                    yield part
+                    part, new = [], set()
+        if part or not events:
+            yield part
+
+    async def _apply_part(self, events: list[Event]) -> None:
         boards = self.kept.boards
         async with boards.lock:
             await self._prepare()

@@ -16,7 +16,7 @@ from patchbay.bus.meter import Meter
 from patchbay.bus.subscription import Subscription
 from patchbay.topics import matches
 
-ROUTES_LIMIT: Final = 65_536
+ROUTES_LIMIT: Final = 8_192
 """Topics whose subscription is remembered; a flood of new topics starts the memory anew."""
 
 
