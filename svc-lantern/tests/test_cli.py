@@ -123,7 +123,7 @@ async def test_plain_is_one_line_a_change_and_sigterm_closes_properly(
         await until(lambda: "cut off" in out.read_text())
         await house.start("tlv")
         await until(lambda: out.read_text().count("connected to") == 2)
-        await until(lambda: out.read_text().endswith("\nON\n"))
+        await until(lambda: out.read_text().endswith("\nCOLOR ff0000\n"))
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
     assert out.read_text().splitlines() == [
@@ -132,8 +132,8 @@ async def test_plain_is_one_line_a_change_and_sigterm_closes_properly(
         "ON",
         f"cut off from {where}: the server closed the connection",
         f"connected to {where}",
-        "COLOR ff0000",
         "ON",
+        "COLOR ff0000",
     ]
 
 

@@ -93,7 +93,10 @@ def test_the_last_command_of_each_thing_is_how_a_lantern_shines() -> None:
 def test_on_or_off_is_told_last_whatever_the_table_says() -> None:
     light = WITH_BRIGHTNESS.obey(Light(), Order("ON"))
     light = WITH_BRIGHTNESS.obey(light, Order("BRIGHTNESS", "9"))
-    assert WITH_BRIGHTNESS.present(light) == [Order("ON"), Order("BRIGHTNESS", "9")]
+    assert WITH_BRIGHTNESS.present(light) == [Order("BRIGHTNESS", "9"), Order("ON")]
+    assert WITH_BRIGHTNESS.for_a_lantern(light) == [Order("ON"), Order("BRIGHTNESS", "9")]
+    dark = WITH_BRIGHTNESS.obey(light, Order("OFF"))
+    assert WITH_BRIGHTNESS.for_a_lantern(dark) == [Order("BRIGHTNESS", "9"), Order("OFF")]
     assert COMMANDS.present(light) == [Order("ON")]
 
 

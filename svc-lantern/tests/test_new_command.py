@@ -51,6 +51,6 @@ async def test_one_entry_works_on_wire_api_page_and_bus(
         await lantern.hears(b"\x12\x00\x00")
     # and who comes later gets it with the present state
     later = await house.lantern()
-    await later.hears(b"\x21\x00\x01\x07\x12\x00\x00")
+    await later.hears(b"\x12\x00\x00\x21\x00\x01\x07")
     for one in (lantern, later):
         await one.close()

@@ -104,7 +104,7 @@ def test_a_command_changes_the_state_and_is_told() -> None:
     state = rules.state(obey(lanterns, Order("ON")), COMMANDS, "e")
     assert (state.on, state.color, state.rev, state.by) == (True, "ff0000", 2, "test")
     assert state.since == "2026-11-20T12:00:00.000Z"
-    assert state.orders == [Order("ON"), Order("COLOR", "ff0000")]
+    assert state.orders == [Order("COLOR", "ff0000"), Order("ON")]
 
 
 def test_the_history_is_bounded_and_shown_newest_first() -> None:

@@ -177,8 +177,8 @@ async def test_boards_are_loaded_in_pages_and_all_published_before_online(
     await keep(office.store, *(known_board(id=f"board-{n:05d}") for n in range(2_000)))
     await office.open()
     assert len(office.domain.kept.boards) == 2_000
-    topics = {message.topic for message in office.ears.messages}
-    assert {TOPICS.status("locker", f"board-{n:05d}") for n in range(2_000)} <= topics
+    wanted = {TOPICS.status("locker", f"board-{n:05d}") for n in range(2_000)}
+    await until(lambda: wanted <= {message.topic for message in office.ears.messages})
 
 
 # forget

@@ -21,8 +21,9 @@ from patchbay.errors import Rejected
 from patchbay_lantern.messages import Order
 
 POWER: Final = "power"
-"""What ON and OFF set. ON comes before everything else, since there are lanterns that ignore a
-colour while they are off. OFF comes last, since there are others that a colour turns on."""
+"""What ON and OFF set. It comes last in the state. A lantern that connects gets ON first, since
+there are lanterns that ignore a colour while they are off, and OFF last, since there are others
+that a colour turns on."""
 
 COLOR: Final = "color"
 
@@ -184,15 +185,23 @@ class Registry:
         return Light({**light.orders, self._kinds[order.command].sets: order})
 
     def present(self, light: Light) -> list[Order]:
-        """What brings a lantern that knows nothing to this state: ON first, or OFF last.
+        """The commands that make this state: ON or OFF comes last.
 
         A command that has been taken out of the table since is left out.
         """
         known = [kind.sets for kind in self._kinds.values() if kind.sets != POWER]
-        rest = list(dict.fromkeys(known))
-        order_of = [POWER, *rest] if light.on else [*rest, POWER]
-        orders = (light.orders.get(what) for what in order_of)
+        orders = (light.orders.get(what) for what in [*dict.fromkeys(known), POWER])
         return [one for one in orders if one is not None and one.command in self._kinds]
+
+    def for_a_lantern(self, light: Light) -> list[Order]:
+        """`present`, in the order in which a lantern that knows nothing is told: ON first, or OFF
+        last."""
+        power = light.orders.get(POWER)
+        orders = self.present(light)
+        if power in orders and light.on:
+            orders.remove(power)
+            orders.insert(0, power)
+        return orders
 
 
 KINDS: Final = (

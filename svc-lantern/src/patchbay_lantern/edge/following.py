@@ -52,6 +52,11 @@ class Follower:
         """What brings a lantern that knows nothing to the present state."""
         return self._registry.present(self._light)
 
+    @property
+    def for_a_lantern(self) -> list[Order]:
+        """The same in the order for a lantern that connects."""
+        return self._registry.for_a_lantern(self._light)
+
     def state(self, message: Message) -> None:
         """``all/state`` has come, retained or live."""
         message.ack()

@@ -133,7 +133,7 @@ class TlvEdge:
             lantern.catch_up()
 
     def _update(self) -> None:
-        self.present = [self._bytes(order) for order in self._follower.present]
+        self.present = [self._bytes(order) for order in self._follower.for_a_lantern]
 
     def _bytes(self, order: Order) -> bytes:
         type, value = self._registry.pack(order)
