@@ -67,8 +67,9 @@ def _test_runs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _workers() -> int:
-    """Test processes at a time. Each has a broker and a store of its own, and loads of its own."""
-    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    """Test processes at a time. Each has a broker and a store of its own, and loads of its own; more
+    than half of the time they wait, so there is one more than cores."""
+    return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
 
 
 def chromium() -> str | None:
