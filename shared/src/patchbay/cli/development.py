@@ -67,7 +67,7 @@ def _test_runs(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _workers() -> int:
-    """Test processes at a time: one more than cores, since they wait for more than half of the time.
+    """Test processes at a time: one more than cores, since they wait for most of the time.
     Each has a broker and a store of its own, and loads of its own."""
     return min(len(os.sched_getaffinity(0)) + 1, _MOST_WORKERS)
 
