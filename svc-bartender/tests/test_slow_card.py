@@ -1,4 +1,4 @@
-"""Pumps and a memory card on which a commit takes for ever: nothing waits for it but a run's
+"""Pumps and a memory card on which a commit does not end: nothing waits for it but a run's
 beginning."""
 
 from __future__ import annotations

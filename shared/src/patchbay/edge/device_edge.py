@@ -161,6 +161,7 @@ async def serve_tcp(
             settings.idle_timeout_s,
             max_per_address=settings.max_per_address,
             trusted_proxies=tuple(unit.config.runtime.trusted_proxies),
+            max_invalid=unit.config.runtime.max_invalid,
         )
         host, port = unit.listen_host, unit.config.port(settings.port)
         async with Server(edge.connected, host, port, limits, unit.log, unit.tasks) as server:

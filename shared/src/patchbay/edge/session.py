@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -26,7 +27,7 @@ class Decoder(Protocol[F_co]):
         """The frames that are complete with these bytes. Raises WireError."""
 
 
-class DeviceSession(Generic[F]):
+class DeviceSession(ABC, Generic[F]):
     """Subclass it: set ``decoder``, and say in `on_frame` what a frame means."""
 
     decoder: ClassVar[Callable[[], Decoder[Any]]]
@@ -41,10 +42,10 @@ class DeviceSession(Generic[F]):
         self._turn = -1
         self._replies: list[bytes] = []
 
+    @abstractmethod
     def on_frame(self, frame: F) -> None:
         """A frame has come: record, reply, reject, identify. Raises WireError for one that ends the
         connection, once what came before it is answered."""
-        raise NotImplementedError
 
     def record(
         self,
@@ -65,7 +66,7 @@ class DeviceSession(Generic[F]):
         if once is not None and edge.repeats.is_repeat(id, once, content):
             edge.counts["repeats"] += 1
             return False
-        # A number that never comes again names the fact for good; without one its place does.
+        # A number that never wraps identifies the event; without one its place in the file does.
         key = f"{id}/{once.value}" if once is not None and not once.wraps else ""
         time = time or edge.outbox.now()
         edge.outbox.add(id, name, key=key, subject=device, time=time, data=data)
